@@ -1,0 +1,129 @@
+"""The walk: how a graph of nodes is put in order, and how the chain rule runs through it.
+
+A node is anything with these six attributes; `Value` (one number) and `Tensor` (an array) are the two kinds there are.
+
+    data     the number, or the array
+    grad     d(root)/d(this node), once `backward()` has reached it; None before
+    op       the operation that made it, or None for a leaf that somebody wrote down
+    inputs   the nodes it was made from, in the order in which they were written
+    label    a name for people, "" where nobody gave one
+    scope    the layer call that made it (a `Scope`), or None
+
+An operation is anything with a `name` and a method `shares(g, y, *xs)`: given the gradient g of its output y, it
+returns what each input xs receives, g · ∂y/∂x, in the order of the inputs (None for "nothing").
+
+Source: reverse-mode differentiation, Linnainmaa (1970); backpropagation, Rumelhart, Hinton and Williams (1986).
+"""
+
+import functools
+import operator
+import threading
+
+
+class Mode(threading.local):
+    """What the thread is doing: whether it records graphs, inside which layer call, and for which captured plan."""
+
+    recording = True
+    scope = None
+    plan = None
+
+
+mode = Mode()
+
+
+class Scope:
+    """One call of one layer: which `module` was called, inside which other call (`parent`), and on what shapes."""
+
+    __slots__ = ("module", "parent", "input_shape", "output_shape")
+
+    def __init__(self, module, parent=None):
+        self.module, self.parent = module, parent
+        self.input_shape = self.output_shape = None
+
+
+class no_grad:
+    """Inside `with no_grad():`, or in a function decorated with `@no_grad()`, results do not remember their making.
+
+    >>> from tinynet import Value, no_grad
+    >>> x = Value(3.0)
+    >>> with no_grad():
+    ...     y = x * 2
+    >>> y.inputs
+    ()
+    """
+
+    def __enter__(self):
+        self.before, mode.recording = mode.recording, False
+
+    def __exit__(self, *exception):
+        mode.recording = self.before
+
+    def __call__(self, function):
+        @functools.wraps(function)
+        def quiet(*args, **kwargs):
+            with no_grad():
+                return function(*args, **kwargs)
+
+        return quiet
+
+
+def topological(*roots):
+    """All nodes that the roots were made from, and the roots: every node after its inputs, in the order of writing."""
+    order, seen, stack = [], set(), list(reversed(roots))
+    while stack:
+        node = stack.pop()
+        if node is None:  # the inputs of the node below have been placed, so it is its turn
+            order.append(stack.pop())
+        elif node not in seen:
+            seen.add(node)
+            if node.inputs:
+                stack += (node, None, *reversed(node.inputs))
+            else:
+                order.append(node)
+    return order
+
+
+def chain_rule(root, seed, add=operator.add, lift=False):
+    """Yield (node, d root / d node) for each node that the root depends on, from the root back to the leaves.
+
+    A node's gradient is the sum of its shares over all its uses, so it is complete when the walk arrives there. With
+    `lift` the rules are given the nodes themselves instead of their numbers: the gradients are then nodes too.
+    """
+    gradients = {root: seed}
+    for node in reversed(topological(root)):
+        g = gradients.pop(node, None)
+        if g is None:  # nothing of the root's gradient flows here
+            continue
+        yield node, g
+        inputs = node.inputs
+        if inputs:
+            if lift:
+                shares = node.op.shares(g, node, *inputs)
+            else:
+                shares = node.op.shares(g, node.data, *[x.data for x in inputs])
+            for x, share in zip(inputs, shares):
+                if share is not None:
+                    gradients[x] = add(gradients[x], share) if x in gradients else share
+
+
+def grad(output, inputs, create_graph=False):
+    """d output / d x for each x of `inputs`, as a tuple; nobody's `.grad` is touched.
+
+    With `create_graph=True` the derivatives are nodes themselves, which can be drawn and differentiated again.
+
+    >>> from tinynet import Value, grad
+    >>> x = Value(2.0)
+    >>> first, = grad(x ** 3, [x], create_graph=True)   # 3x²
+    >>> second, = grad(first, [x])                      # 6x
+    >>> first.data, second
+    (12.0, 12.0)
+
+    Raises ValueError where `output` does not depend on one of the inputs.
+    """
+    wanted = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    found = {node: g for node, g in output.gradients(create_graph) if node in set(wanted)}
+    for i, x in enumerate(wanted):
+        if x not in found:
+            name = f" ({x.label})" if getattr(x, "label", "") else ""
+            raise ValueError(f"grad: the output does not depend on input {i}{name}")
+    return tuple(found[x] for x in wanted)

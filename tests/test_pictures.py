@@ -1,0 +1,326 @@
+"""Pictures, read back: the SVG is parsed, and what it shows is compared with the graph that was drawn."""
+
+import os
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from tinynet import Value
+from tinynet.graph import topological
+from tinynet.pictures import FAINT, FORMATS, INK, PALETTE, PAPER, draw
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(params=["with dot", "without dot"])
+def graphviz(request, monkeypatch, tmp_path):
+    """Each test that asks for this runs twice: with the machine's `dot`, and on a PATH where there is none."""
+    if request.param == "without dot":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif not any(os.access(os.path.join(folder, "dot"), os.X_OK) for folder in os.environ["PATH"].split(os.pathsep)):
+        pytest.skip("no system dot")
+    return request.param
+
+
+def example():
+    a, b = Value(-2.0, label="a"), Value(3.0, label="b")
+    f = (a * b) * (a + b)
+    f.label = "f"
+    return a, b, f
+
+
+def parts(drawing, kind):
+    """The groups of an SVG that are nodes, or edges."""
+    root = ElementTree.fromstring(drawing.svg)
+    return [g for g in root.iter(f"{SVG}g") if g.get("class", "").split()[:1] == [kind]]
+
+
+def said(group):
+    """The lines of text in a group, the spans of a line joined by one space."""
+    return [" ".join([t.text or "", *(span.text for span in t)]).strip() for t in group.iter(f"{SVG}text")]
+
+
+def fields(drawing, name):
+    """What the box called `name` shows: {key: text}."""
+    for group in parts(drawing, "node"):
+        lines = [[span.text for span in text] for text in group.iter(f"{SVG}text")]
+        if lines and lines[0] and lines[0][0] == name:
+            return {line[0]: line[1] for line in lines[1:] if len(line) == 2}
+    raise AssertionError(f"no box is called {name}")
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+# ------------------------------------------------------------------------------------------------- the graph, as it is
+
+
+def test_every_number_and_every_operation_is_there_and_every_operand_has_its_arrow(graphviz):
+    _, _, f = example()
+    f.backward()
+    drawing = draw(f)
+    order = topological(f)
+    nodes = parts(drawing, "node")
+    operations = [g for g in nodes if "op" in g.get("class").split()]
+    assert len(nodes) - len(operations) == len(order) == 5
+    assert sorted(line for g in operations for line in said(g)) == ["+", "×", "×"]
+    assert len(parts(drawing, "edge")) == sum(len(node.inputs) + bool(node.inputs) for node in order) == 9
+    assert fields(drawing, "a") == {"data": "−2", "grad": "−3"}
+    assert fields(drawing, "b") == {"data": "3", "grad": "−8"}
+    assert fields(drawing, "f") == {"data": "−6", "grad": "+1"}
+
+
+def test_a_node_used_twice_has_two_arrows_in_the_order_of_writing(graphviz):
+    a, b = Value(5.0, label="a"), Value(2.0, label="b")
+    edges = [g.get("aria-label") for g in parts(draw(a + a), "edge")]
+    assert edges[:2] == ["operand 1 of +: a", "operand 2 of +: a"]
+    edges = parts(draw(b - a), "edge")
+    assert [g.get("aria-label") for g in edges][:2] == ["operand 1 of -: b", "operand 2 of -: a"]
+    assert [said(g) for g in edges][:2] == [["①"], ["②"]]
+
+
+def test_with_and_without_a_system_dot_the_same_things_are_drawn(monkeypatch, tmp_path):
+    _, _, f = example()
+    f.backward()
+
+    def shown():
+        drawing = draw(f, derivatives=True)
+        return [(g.get("id"), g.get("class"), g.get("aria-label"), said(g)) for kind in ("node", "edge")
+                for g in parts(drawing, kind)]
+
+    usual = shown()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shown() == usual
+
+
+def test_a_list_and_an_array_are_drawn_as_one_graph():
+    numpy = pytest.importorskip("numpy")
+    x = Value(3.0, label="x")
+    both = [x * x, x.exp()]
+    for what in (both, tuple(both), numpy.array(both), numpy.array([both])):
+        boxes = parts(draw(what), "node")
+        assert sum("output" in g.get("class").split() for g in boxes) == 2
+        assert sum("input" in g.get("class").split() for g in boxes) == 1
+
+
+def test_no_gradient_is_not_a_gradient_of_zero():
+    a, b, f = example()
+    assert fields(draw(f), "a")["grad"] == "–"
+    assert all("0" not in line for g in parts(draw(f), "node") for line in said(g) if line.startswith("grad"))
+    (a * 0.0 + b).backward()
+    assert fields(draw(a * 0.0 + b), "a")["grad"] == "0"
+
+
+def test_a_constant_has_no_gradient_at_all():
+    y = Value(2.0, label="a") * 10
+    y.backward()
+    constant, = [g for g in parts(draw(y), "node") if "constant" in g.get("class").split()]
+    assert said(constant) == ["10"]
+
+
+def test_sign_and_size_of_the_gradient_are_its_colour():
+    a, b, c = Value(1.0, label="a"), Value(1.0, label="b"), Value(1.0, label="c")
+    y = a * 100 - b + c * 0
+    y.backward()
+    classes = {said(g)[0].split()[0]: g.get("class").split()[-1] for g in parts(draw(y), "node") if said(g)}
+    assert (classes["a"], classes["b"], classes["c"]) == ("positive4", "negative2", "zero")
+
+
+def test_left_to_right_and_top_down():
+    _, _, f = example()
+
+    def size(**how):
+        box = ElementTree.fromstring(draw(f, **how).svg).get("viewBox").split()
+        return float(box[2]), float(box[3])
+
+    assert size(direction="TB") != size(direction="LR") == size()
+    assert size(direction="TB")[0] < size()[0] and size(direction="TB")[1] > size()[1]
+
+
+# ----------------------------------------------------------------------------------------------- derivatives on edges
+
+
+def test_the_reference_example_in_full():
+    _, _, f = example()
+    f.backward()
+    drawing = draw(f, derivatives=True)
+    assert fields(drawing, "a")["grad"] == "3·1 + 1·(−6) = −3"
+    assert fields(drawing, "b")["grad"] == "−2·1 + 1·(−6) = −8"
+    labels = [line for g in parts(drawing, "edge") for line in said(g)]
+    assert labels == ["3 × 1 = 3", "−2 × 1 = −2", "1 × −6 = −6", "1 × −6 = −6", "1 × 1 = 1", "−6 × 1 = −6"]
+
+
+def test_the_shares_on_the_edges_add_up_to_the_gradient_of_every_node():
+    x, w = Value(0.7, label="x"), Value(-1.3, label="w")
+    y = (x * w + x).tanh() * x - w ** 2 / x + w
+    y.backward()
+    scene = draw(y, derivatives=True).scene
+    order = topological(y)
+    for i, node in enumerate(order):
+        if node.op is None or node.inputs and node is not y:
+            arrows = [arrow for arrow in scene.arrows if arrow.tail == f"n{i}"]
+            shares = [arrow.label.split("= ")[1] for arrow in arrows]
+            assert len(shares) == sum(used.inputs.count(node) for used in order)
+            assert sum(map(number, shares)) == pytest.approx(node.grad, rel=2e-3)
+            for arrow in arrows:
+                local, incoming, share = map(number, re.split(" × | = ", arrow.label.lstrip("①② ")))
+                assert local * incoming == pytest.approx(share, rel=2e-3)
+
+
+def test_derivatives_before_backward_are_slopes_without_shares():
+    _, _, f = example()
+    labels = [line for g in parts(draw(f, derivatives=True), "edge") for line in said(g)]
+    assert labels[0] == "slope 3" and all(label.startswith("slope") for label in labels)
+
+
+def test_what_an_earlier_step_left_behind_is_not_passed_off_as_a_sum():
+    _, _, f = example()
+    f.backward()
+    f.backward()
+    box = fields(draw(f, derivatives=True), "a")
+    assert box == {"data": "−2", "shares": "3·1 + 1·(−6) = −3", "grad": "−6"}
+
+
+# ------------------------------------------------------------------------------------------------------------- labels
+
+HOSTILE = ['<b>"|{x}\\n', "</script><script>alert(1)</script>", "&lt;&amp;&#65;", "שלום", "🎉 naïve 日本語", "a\\lb\\N\\G",
+           "<<i>x</i>>", "%s {0} $x", "]]>", "--", "'\"`", "\\", "\\\\", "x\u202ey"]
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_a_label_is_drawn_as_itself(label, graphviz):
+    box, = parts(draw(Value(1.0, label=label)), "node")
+    assert box.find(f"{SVG}text/{SVG}tspan").text == label
+    assert label in box.get("aria-label") and label in box.find(f"{SVG}title").text
+
+
+def test_labels_of_lines_control_characters_and_half_characters(graphviz):
+    box, = parts(draw(Value(1.0, label="two\nlines")), "node")
+    assert said(box)[:2] == ["two input", "lines"]
+    box, = parts(draw(Value(1.0, label="a\x00b\x1b\ud800c\x85")), "node")
+    assert said(box)[0] == "a␀b␛�c� input"
+    box, = parts(draw(Value(1.0, label="long " * 100)), "node")
+    assert len(said(box)[0]) < 60 and "…" in said(box)[0]
+    box, = parts(draw(Value(1.0, label="\n" * 500)), "node")
+    assert len(said(box)) < 5
+
+
+@pytest.mark.parametrize("x", [float("nan"), float("inf"), -0.0, 1e300, -1e-300])
+def test_every_float_can_be_drawn(x, graphviz):
+    y = Value(x, label="x") * 1.0
+    y.backward()
+    text = fields(draw(y), "x")["data"]
+    assert number(text) == pytest.approx(x, nan_ok=True) and not text.startswith("−0")
+
+
+# --------------------------------------------------------------------------------------------------- pictures that last
+
+SCRIPT = """
+from tinynet import Value
+from tinynet.pictures import draw
+a, b = Value(-2.0, label="a"), Value(3.0, label="b")
+f = (a * b) * (a + b) - a.tanh() / 3
+f.backward()
+print(draw(f, derivatives=True).svg, draw(f).source)
+"""
+
+
+def test_the_same_graph_gives_the_same_bytes_in_every_process():
+    def run(seed):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        return subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, check=True).stdout
+
+    assert run("1") == run("2") and b"</svg>" in run("3")
+
+
+def luminance(colour):
+    """Relative luminance, WCAG 2.1."""
+    channels = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_everything_can_be_read_in_light_and_in_dark():
+    for scheme in (0, 1):
+        assert contrast(INK[scheme], PAPER[scheme]) >= 4.5 and contrast(FAINT[scheme], PAPER[scheme]) >= 4.5
+        for kind, colours in PALETTE.items():
+            fill, line = colours[2 * scheme:2 * scheme + 2]
+            assert contrast(INK[scheme], fill) >= 4.5, kind
+            assert contrast(line, PAPER[scheme]) >= 4.5, kind
+
+
+def test_one_file_serves_light_and_dark_and_every_part_of_it_has_a_name(graphviz):
+    _, _, f = example()
+    f.backward()
+    drawing = draw(f)
+    root = ElementTree.fromstring(drawing.svg)
+    sheet = root.find(f"{SVG}style").text
+    assert "prefers-color-scheme: dark" in sheet
+    for group in parts(drawing, "node"):
+        tones = set(group.get("class").split()) & set(PALETTE)
+        assert tones and all(f".node.{tone} path" in sheet for tone in tones)
+    for group in parts(drawing, "node") + parts(drawing, "edge"):
+        assert group.get("role").endswith("img") and group.get("aria-label") == group.find(f"{SVG}title").text
+    assert root.get("aria-label") == root.find(f"{SVG}title").text != ""
+    assert "output f, data −6, grad +1" in [g.get("aria-label") for g in parts(drawing, "node")]
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def test_the_file_name_says_how_to_write(tmp_path):
+    _, _, f = example()
+    drawing = draw(f)
+    heads = {".svg": b"<svg", ".gv": b"digraph", ".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for ending in FORMATS:
+        drawing.save(tmp_path / f"f{ending.upper()}")
+        assert (tmp_path / f"f{ending.upper()}").read_bytes().startswith(heads[ending])
+    assert drawing._repr_svg_() == (tmp_path / "f.SVG").read_text() == drawing.svg
+    assert drawing.source == (tmp_path / "f.GV").read_text()
+    assert len(os.listdir(tmp_path)) == 4
+
+
+def test_without_dot_a_png_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _, _, f = example()
+    with pytest.raises(RuntimeError, match=r"\.png needs Graphviz: install it.*or save as \.svg"):
+        draw(f).save(tmp_path / "f.png")
+    assert os.listdir(tmp_path) == []
+    draw(f).save(tmp_path / "f.svg")
+    draw(f).save(tmp_path / "f.gv")
+
+
+def test_a_crash_while_saving_leaves_the_old_file(monkeypatch, tmp_path):
+    _, _, f = example()
+    path = tmp_path / "f.svg"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        draw(f).save(path)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["f.svg"]
+
+
+def test_what_cannot_be_drawn_or_written_says_so(tmp_path):
+    _, _, f = example()
+    for what in (3.0, "f", None, [f, 2.0]):
+        with pytest.raises(TypeError, match="draw: expected a Value"):
+            draw(what)
+    for bad, sentence in (({"direction": "up"}, "direction"), ({"depth": -1}, "depth"), ({"depth": 1.5}, "depth"),
+                          ({"limit": 0}, "limit")):
+        with pytest.raises(ValueError, match=sentence):
+            draw(f, **bad)
+    with pytest.raises(ValueError, match="nothing"):
+        draw([])
+    with pytest.raises(ValueError, match=r"\.svg, \.png, \.pdf or \.gv"):
+        draw(f).save(tmp_path / "f.bmp")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        draw(f).save(tmp_path / "nowhere" / "f.svg")

@@ -1,9 +1,13 @@
 """Pictures, read back: the SVG is parsed, and what it shows is compared with the graph that was drawn."""
 
+import math
 import os
+import random
 import re
 import subprocess
 import sys
+import time
+import warnings
 from xml.etree import ElementTree
 
 import pytest
@@ -272,6 +276,172 @@ def test_one_file_serves_light_and_dark_and_every_part_of_it_has_a_name(graphviz
         assert group.get("role").endswith("img") and group.get("aria-label") == group.find(f"{SVG}title").text
     assert root.get("aria-label") == root.find(f"{SVG}title").text != ""
     assert "output f, data −6, grad +1" in [g.get("aria-label") for g in parts(drawing, "node")]
+
+
+# ------------------------------------------------------------------------------------------------------------- folding
+
+
+def moons_loss(n=100, batch=False, seed=0):
+    """The loss of n samples through a 2-16-16-1 perceptron with a hinge loss and weight decay."""
+    nn = pytest.importorskip("tinynet.nn")
+    stream = random.Random(seed)
+    model = nn.MLP(2, [16, 16, 1]).to("scalar")
+    for p in model.parameters():
+        p.data = stream.uniform(-1.0, 1.0)
+    points = [[stream.uniform(-1.0, 1.0), stream.uniform(-1.0, 1.0)] for _ in range(n)]
+    scores = [row[0] for row in model(points)] if batch else [model(point)[0] for point in points]
+    losses = [(1 - (1 if i % 2 else -1) * score).relu() for i, score in enumerate(scores)]
+    loss = sum(losses) / n + 1e-4 * sum(p * p for p in model.parameters())
+    loss.label = "loss"
+    loss.backward()
+    return model, loss
+
+
+def box_called(drawing, name):
+    return next(box for box in drawing.scene.boxes if box.name == name)
+
+
+def rms(xs):
+    return math.sqrt(sum(x * x for x in xs) / len(xs))
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_the_loss_of_a_hundred_samples_folds_into_a_box_for_each_layer(batch):
+    model, loss = moons_loss(batch=batch)
+    order = topological(loss)
+    assert 65_000 < len(order) < 67_000
+    start = time.perf_counter()
+    drawing = draw(loss, depth=1)
+    assert len(parts(drawing, "node")) <= 40
+    assert time.perf_counter() - start < 5.0
+    for i, (before, after) in enumerate(((2, 16), (16, 16), (16, 1))):
+        layer = model.layers[i]
+        box = box_called(drawing, f"layers.{i}")
+        shown = dict(box.fields)
+        out = [n for n in order if n.scope and n.scope.module is layer and n.op.name == ("relu" if i < 2 else "+")]
+        if i == 2:  # a linear layer ends in adding the bias
+            out = [n for n in out if any(x.label.startswith("layers.2.bias") for x in n.inputs)]
+        assert len(out) == 100 * after
+        assert box.role == ("Perceptron" if batch else "Perceptron ×100")
+        assert shown["shape"] == (f"(100, {before}) → (100, {after})" if batch else f"({before},) → ({after},)")
+        low, high = map(number, shown["data"].split(" … "))
+        assert low == pytest.approx(min(n.data for n in out), rel=1e-3)
+        assert high == pytest.approx(max(n.data for n in out), rel=1e-3)
+        assert number(shown["grad rms"]) == pytest.approx(rms([n.grad for n in out]), rel=1e-3)
+        assert number(shown["parameters"]) == (before + 1) * after
+        assert number(shown["their grad rms"]) == pytest.approx(rms([p.grad for p in layer.parameters()]), rel=1e-3)
+    assert fields(drawing, "loss")["data"] == f"{loss.data:.4g}"
+
+
+def test_the_layers_of_a_folded_picture_are_connected_as_they_were_called():
+    _, loss = moons_loss()
+    drawing = draw(loss, depth=1)
+    ids = {box.name: box.id for box in drawing.scene.boxes}
+    arrows = {(arrow.tail, arrow.head): arrow.label for arrow in drawing.scene.arrows}
+    assert arrows[ids["x"], ids["layers.0"]] == "200 values"
+    assert arrows[ids["layers.0"], ids["layers.1"]] == arrows[ids["layers.1"], ids["layers.2"]] == "1,600 values"
+    assert (ids["layers.0"], ids["layers.2"]) not in arrows
+
+
+def test_depth_zero_is_one_box_for_the_model():
+    _, loss = moons_loss(n=3)
+    box = box_called(draw(loss, depth=0), "MLP")
+    assert box.role == "MLP ×3" and dict(box.fields)["parameters"] == "337"
+
+
+def test_a_large_graph_folds_unasked_and_says_so():
+    x = Value(1.0, label="x")
+    for _ in range(150):
+        x = (x * 0.9).tanh()
+    x.backward()
+    with pytest.warns(UserWarning, match="Folded by layer: the graph has 451 nodes, and more than 300 are not drawn"):
+        drawing = draw(x)
+    assert len(parts(drawing, "node")) <= 40
+    note = " ".join(line for g in ElementTree.fromstring(drawing.svg).iter(f"{SVG}text") if g.get("class") == "note"
+                    for line in [g.text])
+    assert note.startswith("Folded by layer: the graph has 451 nodes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(parts(draw(x, limit=1000), "node")) == 451 + 300
+
+
+def test_a_long_chain_folds_in_seconds_and_a_small_graph_not_at_all():
+    x = Value(1.0)
+    for _ in range(100_000):
+        x = x + 1e-6
+    start = time.perf_counter()
+    assert len(parts(draw(x, depth=1), "node")) < 10
+    assert time.perf_counter() - start < 5.0
+    _, _, f = example()
+    assert [box.id for box in draw(f, depth=1).scene.boxes] == [box.id for box in draw(f).scene.boxes]
+
+
+def test_a_thousand_names_still_make_few_boxes():
+    xs = [Value(1.0, label=f"{chr(97 + i % 26)}{'z' * (i // 26)}") for i in range(1000)]
+    y = xs[0]
+    for i, x in enumerate(xs[1:]):
+        y = y * x if i % 2 else y + x
+    assert len(draw(y, depth=1).scene.boxes) <= 40
+
+
+# --------------------------------------------------------------------------------------------------------------- focus
+
+
+@pytest.mark.parametrize("batch, focus", [(False, "layers.1[3]"), (False, (0, "layers.1[3]")), (True, "layers.1[0,3]"),
+                                          (True, (0, "layers.1[3]"))])
+def test_focus_opens_one_neuron(batch, focus):
+    model, loss = moons_loss(n=5, batch=batch)
+    drawing = draw(loss, depth=1, focus=focus)
+    shown = {box.name for box in drawing.scene.boxes if box.role == "parameter"}
+    assert shown == {f"layers.1.weight[3,{i}]" for i in range(16)} | {"layers.1.bias[3]"}
+    weight = model.layers[1].weight[3, 5]
+    assert fields(drawing, "layers.1.weight[3,5]") == {"data": f"{weight.data:.4g}".replace("-", "−"),
+                                                       "grad": f"{weight.grad:+.4g}".replace("-", "−")}
+    operations = [box.name for box in drawing.scene.boxes if box.kind == "op"]
+    assert operations.count("relu") >= 1 and operations.count("×") >= 16
+    assert {"layers.0", "layers.1", "layers.2"} <= {box.name for box in drawing.scene.boxes}
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_focus_opens_one_sample_by_its_neurons(batch):
+    model, loss = moons_loss(n=6, batch=batch)
+    drawing = draw(loss, focus=4)
+    neurons = sorted((box for box in drawing.scene.boxes if box.role == "neuron"),
+                     key=lambda box: [int(i) for i in re.findall(r"\d+", box.name)])
+    assert [box.name for box in neurons] == [f"layers.0[{i}]" for i in range(16)] + \
+        [f"layers.1[{i}]" for i in range(16)] + ["layers.2[0]"]
+    layer = model.layers[0]
+    outputs = [n for n in topological(loss) if n.op and n.op.name == "relu" and n.scope and n.scope.module is layer]
+    assert [dict(box.fields)["data"] for box in neurons[:16]] == [f"{n.data:.4g}" for n in outputs[64:80]]
+    ids = [box.id for box in neurons]
+    among = [(arrow.tail, arrow.head) for arrow in drawing.scene.arrows if arrow.tail in ids and arrow.head in ids]
+    assert len(among) == len(set(among)) == 16 * 16 + 16
+    assert len(parts(drawing, "node")) == len(drawing.scene.boxes)
+    assert len(parts(draw(loss, focus=4, direction="TB"), "edge")) == len(drawing.scene.arrows)
+
+
+def test_focus_on_a_node_opens_what_its_layer_computed_to_get_it():
+    model, loss = moons_loss(n=2)
+    node = next(n for n in topological(loss) if n.op and n.op.name == "relu" and n.scope.module is model.layers[0])
+    names = {box.name for box in draw(loss, focus=node).scene.boxes}
+    assert {"layers.0.weight[0,0]", "layers.0.weight[0,1]", "layers.0.bias[0]", "layers.1"} <= names
+
+
+@pytest.mark.parametrize("focus, sentence", [
+    ("layers.9", "the layers that were called are: .*layers.0, layers.1"), ("layers.0[16]", "which has 16"),
+    ("layers.0[x]", "whole numbers"), (5, "sample 5; the graph has 2"), (-1, "sample -1"), (2.5, "focus is a node"),
+    ((7, "layers.0[1]"), "called 2 times"), ("layers.1[0,1]", r"shape \(16,\)"),
+    (Value(1.0), "not part of this graph")])
+def test_a_focus_that_is_nowhere_says_so(focus, sentence):
+    _, loss = moons_loss(n=2)
+    with pytest.raises(ValueError, match=sentence):
+        draw(loss, focus=focus)
+
+
+def test_a_focus_that_opens_too_much_says_so():
+    _, loss = moons_loss(n=2)
+    with pytest.raises(ValueError, match="opens [0-9,]+ nodes, more than limit=300"):
+        draw(loss, focus="layers.1")
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -23,6 +23,7 @@ import os
 import re
 import tempfile
 import unicodedata
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import graphviz
@@ -143,6 +144,7 @@ def dot_of(scene, direction):
     dot = graphviz.Digraph("tinynet", graph_attr={
         "rankdir": direction, "bgcolor": PAPER[0], "pad": "0.2", "nodesep": "0.2", "ranksep": "0.32",
         "fontname": FONT, "fontsize": str(SMALL), "fontcolor": FAINT[0], "labeljust": "l", "labelloc": "b",
+        **({"splines": "line", "ranksep": "1.2"} if scene.rows else {}),
         **({"label": caption} if caption else {}),
     }, node_attr={
         "shape": "box", "style": "rounded,filled", "fixedsize": "true", "margin": "0.11,0.05",
@@ -152,10 +154,18 @@ def dot_of(scene, direction):
     })
     for box in scene.boxes:
         dot.node(box.id, id=box.id, **looks(box))
+    ports = {"LR": "ew", "TB": "sn"}[direction]
+    among = {id for row in scene.rows for id in row}
     for i, arrow in enumerate(scene.arrows):
-        text = {"label": plain(f" {arrow.label} ")} if arrow.label else {}
+        beside = among & {arrow.tail, arrow.head}
+        text = {"label": plain(f" {arrow.label} ")} if arrow.label and not beside else {}
         colour = {"color": PALETTE[arrow.tone][1]} if arrow.tone[-1].isdigit() else {}
-        dot.edge(arrow.tail, arrow.head, id=f"edge-{i}", **{"class": arrow.tone}, **colour, **text)
+        straight = {"weight": "0", "penwidth": "0.7", "tailport": ports[0], "headport": ports[1]} if beside else {}
+        dot.edge(arrow.tail, arrow.head, id=f"edge-{i}", **{"class": arrow.tone}, **colour, **text, **straight)
+    for row in scene.rows:
+        with dot.subgraph(graph_attr={"rank": "same"}) as side:
+            for above, below in pairwise(row):
+                side.edge(above, below, style="invis")
     return dot.source
 
 

@@ -5,6 +5,8 @@ layer. Both end in a `Scene`, which `pictures` draws.
 """
 
 import math
+import re
+import warnings
 
 from .graph import topological
 from .value import CONSTANT
@@ -34,10 +36,13 @@ class Arrow:
 
 
 class Scene:
-    """Boxes and arrows, a headline, notes beneath the picture, and the sentences of its text alternative."""
+    """Boxes and arrows, a headline, notes beneath the picture, and the sentences of its text alternative.
 
-    def __init__(self, boxes, arrows, headline, notes=(), sentences=()):
-        self.boxes, self.arrows, self.headline = boxes, arrows, headline
+    `rows` lists boxes (their ids) that stand side by side, in that order: the neurons of a layer.
+    """
+
+    def __init__(self, boxes, arrows, headline, notes=(), sentences=(), rows=()):
+        self.boxes, self.arrows, self.headline, self.rows = boxes, arrows, headline, rows
         self.notes, self.sentences = list(notes), list(sentences)
 
 
@@ -91,35 +96,26 @@ def takes_gradient(node):
     return node.op is not CONSTANT and getattr(node, "requires_grad", True)
 
 
-def extent(array):
-    """The least and the greatest of some numbers: "−1.2 … 3.4"."""
-    low, high = float(array.min()), float(array.max())
+def extent(numbers):
+    """The least and the greatest of some numbers and arrays: "−1.2 … 3.4"."""
+    numbers = [x for x in numbers if getattr(x, "size", 1)]
+    if not numbers:
+        return "empty"
+    low = min(float(x.min() if is_array(x) else x) for x in numbers)
+    high = max(float(x.max() if is_array(x) else x) for x in numbers)
     return figure(low) if low == high else f"{figure(low)} … {figure(high)}"
 
 
-def rms(array):
-    """The root of the mean square: the size of a typical number among many."""
-    return math.sqrt(float((array.astype("float64") ** 2).mean()))
+def rms(numbers):
+    """The root of the mean square of some numbers and arrays, the size of a typical one; None where there is none."""
+    numbers = [x for x in numbers if x is not None]
+    total = sum(float((x.astype("float64") ** 2).sum()) if is_array(x) else float(x) ** 2 for x in numbers)
+    count = sum(getattr(x, "size", 1) for x in numbers)
+    return math.sqrt(total / count) if count else None
 
 
 def shape_text(shape):
     return "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
-
-
-def outermost(scope):
-    while scope.parent is not None:
-        scope = scope.parent
-    return scope
-
-
-def owned(order):
-    """The parameters of every module that was called, with their names in the outermost one: {node: name}."""
-    modules = {}
-    for node in order:
-        if node.scope is not None:
-            module = outermost(node.scope).module
-            modules[id(module)] = module
-    return {p: name for module in modules.values() for name, p in module.named_parameters()}
 
 
 def role_of(node, roots, parameters):
@@ -148,7 +144,7 @@ def number_box(id, node, name, role, largest, shares):
         return Box(id, "number", node.label, role, [("", text)], "constant", f"constant {text}")
     fields = []
     if is_array(node.data):
-        fields += [("shape", shape_text(node.data.shape)), ("data", extent(node.data) if node.data.size else "empty")]
+        fields += [("shape", shape_text(node.data.shape)), ("data", extent([node.data]))]
     else:
         fields.append(("data", figure(node.data)))
     tone, total = "none", sum(share for _, _, share in shares)
@@ -157,7 +153,7 @@ def number_box(id, node, name, role, largest, shares):
     elif node.grad is None:
         fields.append(("grad", "–"))
     elif is_array(node.grad):
-        fields.append(("grad rms", figure(rms(node.grad))))
+        fields.append(("grad rms", figure(rms([node.grad]))))
     else:
         tone = tone_of(float(node.grad), largest)
         grad = signed(float(node.grad))
@@ -189,14 +185,339 @@ def derivatives_of(node):
     return [(d, g, None if g is None else d * g) if takes_gradient(x) else None for x, d in zip(node.inputs, local)]
 
 
+# ------------------------------------------------------------------------------------------------------------- folding
+
+
+class Group:
+    """Nodes that share one box: what a layer computed (in all its calls), one operation repeated, or a set of leaves.
+
+    name     the layer's place in its model, the operation's name, or what the leaves are called
+    role     the layer's class, the leaves' role, or "" for operations
+    nodes    the numbers in it, constants and parameters apart
+    calls    the layer calls that are folded into it
+    """
+
+    def __init__(self, index, name, role="", module=None):
+        self.id, self.index, self.name, self.role, self.module = f"g{index}", index, name, role, module
+        self.nodes, self.calls, self.parameters, self.key = [], {}, [], None
+
+
+def calls_around(scope):
+    """A layer call and the calls that it was made in, the outermost first."""
+    chain = []
+    while scope is not None:
+        chain.append(scope)
+        scope = scope.parent
+    return chain[::-1]
+
+
+class Folding:
+    """Puts the nodes of a graph into groups: `self.group` is {node: Group}; nodes that stay open are not in it.
+
+    A layer is a module that was called. Layers `depth` levels below the outermost call become one box each, whatever
+    they hold and however often they were called; so do layers above that level that call no other layer. Constants go
+    where they are used, parameters to their layer. What is computed between the layers is `loose`:
+
+    "open"         stays open
+    "structure"    one box for operations of one kind whose operands come from the same boxes, and for chains of one
+                   operation: a sum over samples is one box
+    "name"         one box for each kind of operation
+    """
+
+    def __init__(self, order, models, depth, loose, stay=frozenset(), apart=None):
+        self.order, self.models, self.depth, self.loose = order, models, depth, loose
+        self.groups, self.group, self.layers, self.boxed = {}, {}, {}, {}
+        self.callers = {id(node.scope.parent.module) for node in order if node.scope and node.scope.parent}
+        self.users = {node: [] for node in order}
+        for node in order:
+            for x in node.inputs:
+                self.users[x].append(node)
+        for node in order:
+            if node.inputs and node not in stay:
+                if apart and node in apart:
+                    self.join(node, *apart[node])
+                else:
+                    self.place(node)
+        self.unwrap()
+        for node in order:
+            if not node.inputs and node not in stay:
+                self.place_leaf(node)
+        self.unwrap()
+
+    def join(self, node, key, name, role="", module=None):
+        """Put a node into the group of that key, which is made when it is first needed."""
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(len(self.groups), name, role, module)
+            group.key = key
+        group.nodes.append(node)
+        self.group[node] = group
+        return group
+
+    def count(self):
+        """How many boxes the picture has."""
+        numbers = [node for node in self.order if node not in self.group]
+        return len(numbers) + sum(bool(node.inputs) for node in numbers) + len(set(self.group.values()))
+
+    def unwrap(self):
+        """A box with one number in it shows that number."""
+        for group in self.groups.values():
+            if group.module is None and len(group.nodes) == 1 and not group.calls:
+                self.group.pop(group.nodes[0], None)
+
+    def layer_of(self, scope):
+        """(modules from the outermost to the layer, its call), or (modules around, None) where no layer folds it."""
+        if scope not in self.layers:
+            chain = calls_around(scope)
+            folds = len(chain) > self.depth or (chain and id(scope.module) not in self.callers)
+            chain = chain[:self.depth + 1]
+            modules = tuple(call.module for call in chain)
+            self.layers[scope] = modules, chain[-1] if folds else None
+        return self.layers[scope]
+
+    def place(self, node):
+        """Find the group of a computed node."""
+        modules, call = self.layer_of(node.scope)
+        around = tuple(map(id, modules))
+        if call is not None:
+            group = self.join(node, around, self.models.name(call), type(call.module).__name__, call.module)
+            group.calls[call] = None
+            self.boxed[id(call.module)] = group
+        elif self.loose != "open":
+            name = node.op.name
+            key = ("operation", around, name)
+            if self.loose == "structure":
+                operands = dict.fromkeys(self.group[x] for x in node.inputs if x in self.group)
+                last = max((g.index for g in operands), default=0)
+                chained = [g for g in operands if g.key[:3] == key and g.index == last]
+                key = chained[0].key if chained else (*key, *sorted(g.index for g in operands))
+            self.join(node, key, name)
+
+    def place_leaf(self, node):
+        """Find the group of a leaf: a parameter's layer, the only user of a constant, or leaves of the same name."""
+        homes = {self.group.get(user) for user in self.users[node]}
+        owner = next((self.boxed[module] for module in self.models.owners.get(node, ()) if module in self.boxed), None)
+        if owner is not None:
+            owner.parameters.append(node)
+            self.group[node] = owner
+        elif None in homes and self.loose == "open" or not homes:
+            return
+        elif not node.label and not takes_gradient(node) and not is_array(node.data):
+            if None not in homes and len(homes) == 1:
+                self.group[node] = homes.pop()
+            elif None not in homes:
+                self.join(node, ("constants",), "constants")
+        else:
+            role = "parameter" if node in self.models.parameters else "input"
+            name = self.models.parameters.get(node) or node.label
+            stem = "" if self.loose == "name" else re.sub(r"\[[^][]*\]$|[ _]?\d+$", "", name)
+            where = () if stem else sorted(home.index for home in homes if home)
+            self.join(node, (role, stem, *where), stem or role, role)
+
+
+def focused(focus, order, roots, models, depth, limit):
+    """What `focus` opens, as (the nodes that are drawn one by one, {node: the look of a box apart}).
+
+    a node               it, and what the layer that made it computed on the way to it
+    "layers.1"           one call of that layer
+    "layers.1[3]"        one neuron: output 3 of that layer, and what the layer computed on the way to it
+    "layers.1[7, 3]"     the same where the layer was called on a batch: sample 7
+    7                    one sample: all that depends on call 7 of the model (or on row 7, where it was called on a
+                         batch) but on no other sample; by neuron, or by layer, where one by one would be too many
+    (7, "layers.1[3]")   both: that neuron in that sample
+
+    Samples, rows and outputs count from 0. Raises ValueError where there is no such thing.
+    """
+    if hasattr(focus, "inputs"):
+        if focus not in set(order):
+            raise ValueError("draw: the node in focus is not part of this graph")
+        return leading_to([focus], lambda x: x.scope is focus.scope and x.scope is not None), {}
+    sample, path = focus if isinstance(focus, tuple) and len(focus) == 2 else (
+        (focus, None) if isinstance(focus, int) else (None, focus))
+    if not (sample is None or isinstance(sample, int)) or not (path is None or isinstance(path, str)):
+        raise ValueError(f"draw: focus is a node, a sample's number, a layer's name such as 'layers.0', a neuron such "
+                         f"as 'layers.0[3]', or a pair (sample, name); got {focus!r}")
+    calls = Calls(order, roots)
+    if path is None:
+        return calls.sample(sample, models, depth, limit)
+    name, _, index = path.partition("[")
+    found = [call for call in calls.all if models.name(call) == name]
+    if not found:
+        names = ", ".join(dict.fromkeys(models.name(call) for call in calls.all)) or "none"
+        raise ValueError(f"draw: focus names {name!r}; the layers that were called are: {names}")
+    if sample is not None and len(found) > 1 and not 0 <= sample < len(found):
+        raise ValueError(f"draw: focus asks for sample {sample}; {name} was called {len(found)} times")
+    call = found[sample or 0] if len(found) > 1 else found[0]
+    outputs = calls.outputs(call)
+    if index:
+        try:
+            place = [int(i) for i in index.rstrip("]").split(",")]
+        except ValueError:
+            raise ValueError(f"draw: focus is a layer and whole numbers, such as 'layers.0[3]'; got {path!r}") from None
+        if sample is not None and len(found) == 1:
+            place.insert(0, sample)
+        outputs = [calls.pick(outputs, call, place, name)]
+    return leading_to(outputs, lambda x: call in calls.around(x)), {}
+
+
+def leading_to(nodes, belongs):
+    """These nodes, their operands, and so on from operand to operand as long as `belongs(operand)`."""
+    found, stack = dict.fromkeys(nodes), list(nodes)
+    while stack:
+        for x in stack.pop().inputs:
+            if x not in found:
+                found[x] = None
+                if belongs(x):
+                    stack.append(x)
+                elif x.inputs:
+                    del found[x]
+    return set(found)
+
+
+class Calls:
+    """The layer calls of a graph, in the order in which they happened."""
+
+    def __init__(self, order, roots):
+        self.order = order
+        self.chains = {scope: calls_around(scope) for scope in {node.scope for node in order}}
+        self.all = list(dict.fromkeys(call for node in order if node.inputs for call in self.around(node)))
+        self.outward = {}
+        for node in order:
+            for x in node.inputs:
+                for call in self.around(x):
+                    if call not in self.around(node):
+                        self.outward.setdefault(call, {})[x] = None
+        for node in roots:
+            for call in self.around(node):
+                self.outward.setdefault(call, {})[node] = None
+        self.position = {node: i for i, node in enumerate(order)}
+
+    def around(self, node):
+        return self.chains[node.scope]
+
+    def outputs(self, call):
+        """The nodes computed in a call that are used outside it, in the order in which they were computed."""
+        return sorted((x for x in self.outward.get(call, ()) if x.inputs), key=self.position.get)
+
+    def pick(self, outputs, call, place, name):
+        """The output of a call at a place: one number counts through all of them, more are an index."""
+        flat = place[0]
+        if len(place) > 1:
+            shape = call.output_shape or ()
+            if len(shape) != len(place) or any(not 0 <= i < n for i, n in zip(place, shape)):
+                raise ValueError(f"draw: focus asks for {name}{place}; its output has shape {shape_text(shape)}")
+            flat = 0
+            for i, n in zip(place, shape):
+                flat = flat * n + i
+        if not 0 <= flat < len(outputs):
+            raise ValueError(f"draw: focus asks for output {flat} of {name}, which has {len(outputs)}")
+        return outputs[flat]
+
+    def sample(self, number, models, depth, limit):
+        """What belongs to one sample alone: as nodes, or as a box for each neuron, or for each layer."""
+        outermost = [call for call in self.all if call.parent is None]
+        rows = outermost[0].output_shape if len(outermost) == 1 else None
+        count = rows[0] if rows else len(outermost)
+        if not 0 <= number < count:
+            raise ValueError(f"draw: focus asks for sample {number}; the graph has {count}")
+        if rows:
+            outputs = self.outputs(outermost[0])
+            width = len(outputs) // count
+            own = leading_to(outputs[number * width:(number + 1) * width], lambda x: outermost[0] in self.around(x))
+        else:
+            own = {node for node in self.order if outermost[number] in self.around(node)}
+        own = {node for node in own if node.inputs}
+        loose = set()
+        for node in self.order:
+            operands = [x for x in node.inputs if x.inputs]
+            if node.scope is None and operands and all(x in own or x in loose for x in operands):
+                loose.add(node)
+        data = {x for node in own for x in node.inputs if not x.inputs and x.label and x not in models.parameters}
+        loose |= data
+        if len(own) + len(loose) <= limit // 3:
+            return own | loose, {}
+        apart = {}
+        for call in self.all:
+            if len(calls_around(call)) == depth + 1:
+                mine = [x for x in self.outputs(call) if x in own]
+                for i, output in enumerate(mine):
+                    name = models.name(call)
+                    for node in leading_to([output], lambda x, call=call: call in self.around(x)) & own:
+                        apart.setdefault(node, (("neuron", call, i), f"{name}[{i}]", "neuron"))
+        if len({key for key, _, _ in apart.values()}) > limit // 3:
+            apart = {node: (("layer", call), models.name(call), "one sample") for node, ((_, call, _), *_) in apart.items()}
+        return loose | {node for node in own if node not in apart}, apart
+
+
+class Models:
+    """The modules whose calls made a graph.
+
+    parameters    {parameter: its name in the outermost module}
+    owners        {parameter: the ids of the modules it belongs to, the innermost first}
+    """
+
+    def __init__(self, order):
+        self.parameters, self.owners, self.path = {}, {}, {}
+        modules = {}
+        for scope in dict.fromkeys(node.scope for node in order):
+            for call in calls_around(scope)[:1]:
+                modules[id(call.module)] = call.module
+        for module in modules.values():
+            layers = dict(module.named_modules())
+            self.path.update((id(layer), path) for path, layer in layers.items())
+            for name, p in module.named_parameters():
+                places = name.split(".")[:-1]
+                paths = [".".join(places[:n]) for n in range(len(places), -1, -1)]
+                self.parameters[p] = name
+                self.owners[p] = [id(layers[path]) for path in paths if path in layers]
+
+    def name(self, call):
+        """What a layer is called: its place in the outermost module, or its class where it is that module."""
+        return self.path.get(id(call.module)) or type(call.module).__name__
+
+
 # ----------------------------------------------------------------------------------------------------- boxes and arrows
+
+
+ALONE = ("neuron", "one sample")  # the roles of boxes that hold one thing, whatever number of nodes it takes
+VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "power", "neg": "negate"}
+
+
+def group_box(group, inside, leaving, largest):
+    """The box of a group: shapes, how often, the range of what it puts out and the size of the gradient there."""
+    name, tone = VERBS.get(group.name, group.name), "layer"
+    times = len(group.calls) if group.module is not None else 1 if group.role in ALONE else len(group.nodes)
+    role = f"{group.role} ×{times:,}".strip() if times > 1 else group.role
+    fields, said = [], [f"{name}, {role}".strip(" ,")]
+    shapes = {(call.input_shape, call.output_shape) for call in group.calls}
+    if len(shapes) == 1:
+        came, went = shapes.pop()
+        if came is not None and went is not None:
+            fields.append(("shape", f"{shape_text(came)} → {shape_text(went)}"))
+    fields.append(("data", extent([node.data for node in leaving])))
+    if len(leaving) == 1 and known(leaving[0].grad):
+        fields.append(("grad", signed(float(leaving[0].grad))))
+        tone = tone_of(float(leaving[0].grad), largest) if group.role in ALONE else tone
+    elif any(takes_gradient(node) for node in leaving):
+        fields.append(("grad rms", size_text(rms([node.grad for node in leaving]))))
+    if group.parameters:
+        count = sum(getattr(p.data, "size", 1) for p in group.parameters)
+        fields += [("parameters", f"{count:,}"), ("their grad rms", size_text(rms([p.grad for p in group.parameters])))]
+    said.append(f"{len(inside):,} numbers")
+    said += [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
+    return Box(group.id, "layer", name, role, fields, tone, ", ".join(said))
+
+
+def size_text(x):
+    return "–" if x is None else figure(x)
 
 
 def boxes_and_arrows(order, roots, parameters, group, derivatives=False):
     """The picture of a graph. A node that `group` puts into a `Group` shares that group's box; the others stay open.
 
     An open node is a box, the operation that made it is another one, and each operand has its own arrow, in the order
-    of writing: a + a has two. Arrows between the same two groups are drawn once.
+    of writing: a + a has two. Arrows between the same two groups are drawn once; those of a parameter in focus, or of a
+    neuron's parameters, to the rest of the picture are left out.
     """
     home = {node: group[node].id if node in group else f"n{i}" for i, node in enumerate(order)}
     largest = max((abs(float(node.grad)) for node in order if node not in group and known(node.grad)), default=0.0)
@@ -208,7 +529,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False):
         slopes = derivatives_of(node) if derivatives and not is_array(node.data) and node not in group else None
         if node in group:
             for x in node.inputs:
-                if home[x] != home[node]:
+                if home[x] != home[node] and not (x in parameters and (x not in group or group[node].role in ALONE)):
                     bundles.setdefault((home[x], home[node]), {})[x] = None
             continue
         op, name = "op-" + home[node], node.op.name
@@ -228,9 +549,25 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False):
                 arrow.label = f"{place} {shape_text(x.data.shape)}".strip()
             arrows.append(arrow)
         arrows.append(Arrow(op, home[node], title=f"{name} gives {node.label or short(node)}"))
-    boxes = []
+    for (tail, head), nodes in bundles.items():
+        first, count = next(iter(nodes)), len(nodes)
+        label = shape_text(first.data.shape) if is_array(first.data) else "values" if count > 1 else ""
+        label = f"{count:,} {label}" if count > 1 else label
+        arrows.append(Arrow(tail, head, label, label or f"one value, {short(first)}"))
+    inside, leaving = {}, {}
+    for node in order:
+        inside.setdefault(home[node], []).append(node)
+        for x in (node, *node.inputs) if node in roots else node.inputs:
+            if x in group and (home[x] != home[node] or x in roots):
+                leaving.setdefault(home[x], {})[x] = None
+    boxes, drawn = [], set()
     for node in order:
         if node in group:
+            if home[node] not in drawn:
+                drawn.add(home[node])
+                own = set(group[node].parameters)
+                out = [x for x in leaving.get(home[node], ()) if x not in own] or group[node].nodes
+                boxes.append(group_box(group[node], inside[home[node]], out, largest))
             continue
         if node.inputs:
             name = node.op.name
@@ -244,11 +581,42 @@ def short(node):
     return shape_text(node.data.shape) if is_array(node.data) else figure(node.data)
 
 
+BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
+
+
 def scene(roots, derivatives=False, depth=None, focus=None, limit=300):
     """The scene of the graph behind some nodes; see `pictures.draw` for what the arguments mean."""
     order = topological(*roots)
-    boxes, arrows = boxes_and_arrows(order, set(roots), owned(order), {}, derivatives)
-    return Scene(boxes, arrows, headline_of(boxes, roots))
+    models, only = Models(order), set(roots)
+    if depth is None and focus is None and len(order) <= limit:
+        boxes, arrows = boxes_and_arrows(order, only, models.parameters, {}, derivatives)
+        return Scene(boxes, arrows, headline_of(boxes, roots))
+    notes = []
+    if depth is None and focus is None:
+        notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
+                     "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
+        warnings.warn(notes[0], stacklevel=3)
+    depth = 1 if depth is None else depth
+    stay, apart = focused(focus, order, roots, models, depth, limit) if focus is not None else (set(), {})
+    if len(stay) > limit:
+        raise ValueError(f"draw: focus={focus!r} opens {len(stay):,} nodes, more than limit={limit:,}")
+    loose, most = "open", BOXES + 2 * len(stay) + len({look[0] for look in apart.values()})
+    while True:
+        folding = Folding(order, models, depth, loose, stay, apart)
+        boxes = folding.count()
+        if boxes <= most or loose == "name" and (boxes <= limit or depth == 0):
+            break
+        if loose == "name":
+            depth -= 1
+            notes[:] = [f"Folded to depth {depth}: deeper there would be more than {limit:,} boxes."]
+        loose = {"open": "structure", "structure": "name", "name": "name"}[loose]
+    boxes, arrows = boxes_and_arrows(order, only, models.parameters, folding.group, derivatives)
+    rows = {}
+    for group in folding.groups.values():
+        if group.key[0] == "neuron":
+            rows.setdefault(group.key[1], []).append(group)
+    rows = [[group.id for group in sorted(row, key=lambda group: group.key[2])] for row in rows.values()]
+    return Scene(boxes, arrows, headline_of(boxes, roots), notes, rows=rows)
 
 
 def headline_of(boxes, roots):

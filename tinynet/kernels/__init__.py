@@ -1,0 +1,81 @@
+"""Numba kernels: plain functions on arrays, outputs first, no allocation, no graph. Nothing here knows a Tensor.
+
+All numbers of a tensor are written through one door, `run(kernel, *arrays)`. While a plan is being captured the door
+notes each call, so that the whole step can be repeated later without anything of Python but these calls.
+
+Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y written; shapes are given in the files.
+
+    elementwise   unary(name)(y, x)                            y = f(x) for a row of the page of calculus
+                  unary_backward(name)(dx, g, x, y)            dx = g · ∂y/∂x
+                  binary_backward(name, i)(g, a, b, y, out)    out = g · ∂y/∂(operand i); a ufunc, so it broadcasts
+                  accumulate(y, x)   copy(y, x)   fill(y, number)   scale(y, x, number)
+                  dropout(y, x, uniforms, p)                   also its own backward: dropout(dx, g, uniforms, p)
+    linear        matmul(c, a, b)   batched(c, a, b)           C = A B; A and B may be transposed views
+                  bias_act(name)(y, b)                         y ← f(y + b); where keeps_input(name): (y, z, b)
+                  bias_act_backward(name)(dz, db, g, y or z)   dz = g · f'; db = Σ rows of dz
+                  column_sums(out, x)   total(out, x, factor)   transpose(y, x)
+                  embedding(out, weight, indices)   embedding_backward(dweight, g, indices)
+    rows          softmax(y, x)   softmax_backward(dx, g, y)   log_softmax(y, x)   log_softmax_backward(dx, g, y)
+                  layer_norm(y, mean, rstd, x, weight, bias, eps)
+                  layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight)
+    losses        cross_entropy(loss, p, logits, targets, factor)   …_backward(dlogits, g, p, targets, factor)
+                  mse(loss, y, target, factor)                      …_backward(dy, g, y, target, factor)
+                  bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)
+    updates       the optimisers' formulas on plain numbers (no Numba): sgd_update, adam_update, …
+    optimizers    sgd(p, g, momentum, h)   adam(p, g, m, v, h)   adamw   rmsprop   rmsprop_centered
+    blas          the matrix product of the BLAS that NumPy brought
+    compiled      how kernels are compiled, cached and shared among threads
+    math32        exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
+
+A family is imported on first use: importing `tinynet.kernels` imports neither NumPy nor Numba.
+"""
+
+import importlib
+
+from ..graph import mode
+
+HOMES = {"matmul": "linear", "batched": "linear"}
+FAMILIES = ("elementwise", "linear", "rows", "losses", "updates", "optimizers", "blas", "compiled", "math32")
+
+
+class Kernel:
+    """Something that chooses a concrete function for its arguments: `pick(args)` returns (function, arguments)."""
+
+    __slots__ = ()
+
+    def __call__(self, *args):
+        function, args = self.pick(args)
+        function(*args)
+
+
+def run(kernel, *args):
+    """Call kernel(*args), and note the call where a plan is being captured. Any function that writes into its
+    arguments is a kernel, NumPy's with `out` among them."""
+    if isinstance(kernel, Kernel):
+        kernel, args = kernel.pick(args)
+    kernel(*args)
+    if mode.plan is not None:
+        mode.plan.steps.append((kernel, args))
+
+
+def set_num_threads(n):
+    """Let kernels use n threads (ValueError where the machine, or NUMBA_NUM_THREADS, has fewer)."""
+    from . import compiled
+
+    compiled.set_num_threads(n)
+
+
+def get_num_threads():
+    """How many threads kernels use."""
+    from . import compiled
+
+    return compiled.threads
+
+
+def __getattr__(name):
+    if name in FAMILIES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in HOMES:
+        found = globals()[name] = getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

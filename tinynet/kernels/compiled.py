@@ -1,0 +1,111 @@
+"""How kernels are compiled, cached and shared among threads.
+
+A kernel is written once, as a loop over `parts`:
+
+    def kernel(y, x, parts):
+        for part in prange(parts):
+            lo, hi = span(x.size, part, parts)
+            chunk(y[lo:hi], x[lo:hi])
+
+and compiled twice, each on first use: serially, for parts = 1, and with a thread for each part. The size of the
+work decides. Results depend on the number of parts, never on which thread was first.
+"""
+
+import functools
+import hashlib
+import os
+import pathlib
+import sys
+from types import FunctionType
+
+# Idle threads of one pool must not spin on the cores which another pool (BLAS, PyTorch) wants: set before Numba's start.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import numba  # noqa: E402
+from numba import prange  # noqa: E402, F401
+from numba.core import event  # noqa: E402
+
+from . import Kernel  # noqa: E402
+
+INTERPRETED = bool(numba.config.DISABLE_JIT)
+
+# Numba forgets a cached kernel when the kernel's own file changes. Kernels are also made of the rows of value.py and of
+# the functions of these files, so their contents are part of each kernel's name in the cache.
+HERE = pathlib.Path(__file__).parent
+SHARED = [HERE.parent / "value.py", *sorted(HERE.glob("*.py"))]
+STAMP = hashlib.sha1(b"".join(path.read_bytes() for path in SHARED)).hexdigest()[:10]
+
+SAME_ORDER = {"contract"}  # multiply and add in one rounding; sums in the order in which they are written
+ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}  # sums may be split over the lanes of a vector; NaN and ∞ still count
+
+threads = numba.config.NUMBA_NUM_THREADS
+
+
+def set_num_threads(n):
+    global threads
+    limit = numba.config.NUMBA_NUM_THREADS
+    if not isinstance(n, int) or not 1 <= n <= limit:
+        raise ValueError(f"set_num_threads: expected a whole number from 1 to {limit}, got {n!r}")
+    numba.set_num_threads(n)
+    threads = n
+
+
+def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, **names):
+    """The function compiled. `names` are given to it beside the globals of its file; `name` tells its copies apart."""
+    if function is None:
+        return functools.partial(jit, name=name, parallel=parallel, math=math, cache=cache, **names)
+    scope = {**function.__globals__, **names} if names else function.__globals__
+    copy = FunctionType(function.__code__, scope, name or function.__name__, function.__defaults__, function.__closure__)
+    copy.__module__, copy.__doc__ = function.__module__ or __name__, function.__doc__
+    copy.__qualname__ = f"{name or function.__name__}{'_parallel' * parallel}_{STAMP}"
+    return numba.njit(copy, cache=cache, parallel=parallel, fastmath=math, error_model="numpy", nogil=True)
+
+
+class Parts(Kernel):
+    """A kernel of `parts`: serial below `grain` elements (of argument number `measure`) for each thread."""
+
+    def __init__(self, function, name, grain, measure, math, names):
+        self.name, self.grain, self.measure, self.__doc__ = name, grain, measure, function.__doc__
+        self.serial = jit(function, name=name, math=math, **names)
+        self.parallel = jit(function, name=name, math=math, parallel=True, **names)
+
+    def __repr__(self):
+        return f"<kernel {self.name}>"
+
+    def pick(self, args):
+        parts = args[self.measure].size // self.grain
+        if parts > 1 and threads > 1:
+            return self.parallel, (*args, min(parts, threads))
+        return self.serial, (*args, 1)
+
+
+def kernel(function=None, *, name=None, grain=16384, measure=0, math=ANY_ORDER, **names):
+    """The function, whose last argument is `parts`, as a kernel."""
+    if function is None:
+        return functools.partial(kernel, name=name, grain=grain, measure=measure, math=math, **names)
+    return Parts(function, name or function.__name__, grain, measure, math, names)
+
+
+@jit
+def span(n, part, parts):
+    """Where part number `part` of n items begins and ends."""
+    return n * part // parts, n * (part + 1) // parts
+
+
+class Notice(event.Listener):
+    """Says once that the first run compiles."""
+
+    said = False
+
+    def on_start(self, happening):
+        function = getattr(happening.data.get("dispatcher"), "py_func", None)
+        if not Notice.said and function is not None and function.__module__.startswith("tinynet.kernels"):
+            Notice.said = True
+            print(f"tinynet: compiling {function.__name__} … (first run only)", file=sys.stderr, flush=True)
+
+    def on_end(self, happening):
+        pass
+
+
+event.register("numba:compile", Notice())

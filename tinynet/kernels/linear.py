@@ -1,0 +1,276 @@
+"""Kernels of linear algebra: products, bias and activation in one pass, sums of columns, lookup of rows."""
+
+import functools
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from . import Kernel, blas, compiled
+from .compiled import jit, kernel, prange, span
+from .math32 import row
+from .rows import add_rows
+
+# ---------------------------------------------------------------------------------------------------- matrix products
+
+
+def gemm(c, a, b, m, n, k, ta, tb, ldc, lda, ldb):
+    raise NotImplementedError
+
+
+@overload(gemm)
+def gemm_of(c, a, b, m, n, k, ta, tb, ldc, lda, ldb):
+    """C = A B from the addresses of the first elements; m × k times k × n; ld… elements from one row to the next."""
+    single = c.dtype == types.float32
+    product, one, zero = (blas.sgemm, np.float32(1), np.float32(0)) if single else (blas.dgemm, 1.0, 0.0)
+
+    def call(c, a, b, m, n, k, ta, tb, ldc, lda, ldb):
+        product(blas.ROWS, blas.TRANSPOSED if ta else blas.AS_IT_IS, blas.TRANSPOSED if tb else blas.AS_IT_IS,
+                m, n, k, one, a, lda, b, ldb, zero, c, ldc)
+
+    return call
+
+
+@jit
+def alone(threads):
+    """Let BLAS use as many threads; returns how many it used. (It takes three nanoseconds.)"""
+    before = blas.get_blas_threads()
+    blas.set_blas_threads(threads)
+    return before
+
+
+@kernel
+def product(c, a, b, ta, tb, parts):
+    """C = A B, its longer side split among the threads. a holds A by rows, or Aᵀ where `ta`; b likewise."""
+    m, n = c.shape
+    k = a.shape[0] if ta else a.shape[1]
+    lda, ldb = a.shape[1], b.shape[1]
+    before = alone(1)
+    for part in prange(parts):
+        if m >= n:
+            lo, hi = span(m, part, parts)
+            gemm(c[lo:].ctypes, (a[:, lo:] if ta else a[lo:, :]).ctypes, b.ctypes, hi - lo, n, k, ta, tb, n, lda, ldb)
+        else:
+            lo, hi = span(n, part, parts)
+            gemm(c[:, lo:].ctypes, a.ctypes, (b[lo:, :] if tb else b[:, lo:]).ctypes, m, hi - lo, k, ta, tb, n, lda, ldb)
+    alone(before)
+
+
+@kernel
+def products(c, a, b, ta, tb, parts):
+    """c[i] = A[i] B[i], the matrices split among the threads."""
+    count, m, n = c.shape
+    k = a.shape[1] if ta else a.shape[2]
+    lda, ldb = a.shape[2], b.shape[2]
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(count, part, parts)
+        for i in range(lo, hi):
+            gemm(c[i].ctypes, a[i].ctypes, b[i].ctypes, m, n, k, ta, tb, n, lda, ldb)
+    alone(before)
+
+
+GRAIN = 1 << 19  # multiplications for each thread: about 10 µs
+
+
+def by_rows(x):
+    """(array, whether it holds the transposed matrices) of matrices that lie in memory row by row or column by column,
+    else None."""
+    if x.flags.c_contiguous:
+        return x, False
+    turned = x.swapaxes(-1, -2)
+    return (turned, True) if turned.flags.c_contiguous else None
+
+
+class Product(Kernel):
+    """C = A B for 2-D arrays, or for stacks of them with the same leading axes."""
+
+    __slots__ = ()
+
+    def pick(self, args):
+        c, a, b = args
+        left, right = by_rows(a), by_rows(b)
+        if (left is None or right is None or not blas.found or not c.flags.c_contiguous or not a.size or not b.size
+                or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f" or a.shape[:-2] != b.shape[:-2]):
+            return np.matmul, (a, b, c)
+        (a, ta), (b, tb) = left, right
+        if c.ndim > 2:
+            c, a, b = (x.reshape(-1, *x.shape[-2:]) for x in (c, a, b))
+            if len(c) == 1:
+                c, a, b = c[0], a[0], b[0]
+        parts = min(c.size * (a.shape[-2] if ta else a.shape[-1]) // GRAIN, compiled.threads)
+        function = product if c.ndim == 2 else products
+        if c.ndim > 2:
+            parts = min(parts, len(c))
+        return (function.parallel, (c, a, b, ta, tb, parts)) if parts > 1 else (function.serial, (c, a, b, ta, tb, 1))
+
+
+matmul = batched = Product()
+
+
+# ------------------------------------------------------------------------------------------------ bias and activation
+
+KEEP_OUTPUT = (None, "relu", "tanh", "sigmoid", "exp")  # f' is known from y = f(z) alone; others need z
+
+
+def keeps_input(name):
+    """Whether the backward pass of the activation needs z, so that bias_act takes an array for it."""
+    return name not in KEEP_OUTPUT
+
+
+def add_bias(y, b):
+    for i in range(y.shape[0]):
+        out = y[i]
+        for j in range(b.size):
+            out[j] += b[j]
+
+
+def add_bias_and_activate(y, b):
+    for i in range(y.shape[0]):
+        out = y[i]
+        for j in range(b.size):
+            out[j] = f(out[j] + b[j])  # noqa: F821
+
+
+def add_bias_keep_and_activate(y, z, b):
+    for i in range(y.shape[0]):
+        out, kept = y[i], z[i]
+        for j in range(b.size):
+            kept[j] += b[j]
+            out[j] = f(kept[j])  # noqa: F821
+
+
+def bias_act_kernel(y, b, parts):
+    """y[i, j] ← f(y[i, j] + b[j])"""
+    for part in prange(parts):
+        lo, hi = span(y.shape[0], part, parts)
+        chunk(y[lo:hi], b)  # noqa: F821
+
+
+def bias_act_keep_kernel(y, z, b, parts):
+    """z[i, j] ← z[i, j] + b[j]; y[i, j] = f(z[i, j])"""
+    for part in prange(parts):
+        lo, hi = span(y.shape[0], part, parts)
+        chunk(y[lo:hi], z[lo:hi], b)  # noqa: F821
+
+
+@functools.cache
+def bias_act(name=None):
+    """The kernel (y, b), or (y, z, b) where `keeps_input(name)`, of an activation; y and z are (rows, n), b is (n,).
+
+    (y, b) works in place on the product: y ← f(y + b). (y, z, b): z ← z + b, y = f(z).
+    """
+    if keeps_input(name):
+        chunk = jit(add_bias_keep_and_activate, name=f"bias_{name}_chunk", f=row(name))
+        return kernel(bias_act_keep_kernel, name=f"bias_{name}", chunk=chunk)
+    function, names = (add_bias_and_activate, {"f": row(name)}) if name else (add_bias, {})
+    return kernel(bias_act_kernel, name=f"bias_{name}", chunk=jit(function, name=f"bias_{name}_chunk", **names))
+
+
+def slope_and_sums(dz, sums, g, v):
+    sums[:] = 0
+    for i in range(g.shape[0]):
+        out, share, value = dz[i], g[i], v[i]
+        for j in range(sums.size):
+            d = share[j] * slope(value[j], value[j])  # noqa: F821
+            out[j] = d
+            sums[j] += d
+
+
+def bias_act_backward_kernel(dz, db, g, v, parts):
+    """dz[i, j] = g[i, j] f'(v[i, j]); db[j] = Σᵢ dz[i, j]"""
+    sums = np.zeros((parts, db.size), db.dtype)
+    for part in prange(parts):
+        lo, hi = span(g.shape[0], part, parts)
+        chunk(dz[lo:hi], sums[part], g[lo:hi], v[lo:hi])  # noqa: F821
+    add_rows(db, sums)
+
+
+@functools.cache
+def bias_act_backward(name):
+    """The kernel (dz, db, g, v): dz = g · f', db = Σ rows of dz, where v is z if `keeps_input(name)`, else y.
+
+    Without an activation dz = g, and db is `column_sums(db, g)`.
+    """
+    chunk = jit(slope_and_sums, name=f"bias_{name}_backward_chunk", slope=row(name, 0))
+    return kernel(bias_act_backward_kernel, name=f"bias_{name}_backward", chunk=chunk)
+
+
+# --------------------------------------------------------------------------------------------------------------- sums
+
+@kernel(measure=1, grain=32768)
+def column_sums(out, x, parts):
+    """out[j] = Σᵢ x[i, j]"""
+    sums = np.zeros((parts, out.size), out.dtype)
+    for part in prange(parts):
+        lo, hi = span(x.shape[0], part, parts)
+        add_rows(sums[part], x[lo:hi])
+    add_rows(out, sums)
+
+
+@jit
+def blocked_sum(x):
+    """The sum; blocks are added up in double precision, so that long sums keep their accuracy."""
+    s = 0.0
+    for lo in range(0, x.size, 4096):
+        block = x[lo:lo + 4096]
+        part = x.dtype.type(0)
+        for i in range(block.size):
+            part += block[i]
+        s += part
+    return s
+
+
+@kernel(measure=1, grain=65536)
+def total(out, x, factor, parts):
+    """out[0] = factor · Σᵢ x[i]"""
+    sums = np.zeros(parts)
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        sums[part] = blocked_sum(x[lo:hi])
+    out[0] = sums.sum() * factor
+
+
+# ------------------------------------------------------------------------------------------------- transposing, lookup
+
+@jit
+def transpose_rows(y, x, lo, hi):
+    for top in range(lo, hi, 16):
+        for left in range(0, x.shape[0], 16):
+            for i in range(top, min(top + 16, hi)):
+                for j in range(left, min(left + 16, x.shape[0])):
+                    y[i, j] = x[j, i]
+
+
+@kernel
+def transpose(y, x, parts):
+    """y[i, j] = x[j, i], by tiles of 16 × 16 that stay in the cache"""
+    for part in prange(parts):
+        lo, hi = span(y.shape[0], part, parts)
+        transpose_rows(y, x, lo, hi)
+
+
+@kernel
+def embedding(out, weight, indices, parts):
+    """out[i] = weight[indices[i]]; an index outside gives a row of NaN."""
+    for part in prange(parts):
+        lo, hi = span(indices.size, part, parts)
+        for i in range(lo, hi):
+            k = indices[i]
+            if 0 <= k < weight.shape[0]:
+                out[i] = weight[k]
+            else:
+                out[i] = np.nan
+
+
+@kernel(measure=1)
+def embedding_backward(dweight, g, indices, parts):
+    """dweight[k] = Σ of g[i] over all i with indices[i] = k. Each thread owns a range of k, so the order is fixed."""
+    for part in prange(parts):
+        lo, hi = span(dweight.shape[0], part, parts)
+        dweight[lo:hi] = 0
+        for i in range(indices.size):
+            if lo <= indices[i] < hi:
+                row, share = dweight[indices[i]], g[i]
+                for j in range(row.size):
+                    row[j] += share[j]

@@ -1,0 +1,838 @@
+"""A graph of Values is a program: flattened into integer arrays, it runs over a whole batch at machine speed.
+
+>>> from tinynet import Value
+>>> from tinynet.program import compile
+>>> x, w = Value(0.0, label="x"), Value(3.0, label="w")
+>>> program = compile(w * x + 1, inputs=[x], parameters=[w])
+>>> print(program)
+%0 = parameter w
+%1 = input x
+%2 = mul %0, %1                 # w · x
+%3 = constant 1
+%4 = add %2, %3                 # %2 + 1
+return %4
+>>> program([[1.0], [2.0]])
+array([4., 7.])
+>>> program.backward([[1.0], [2.0]])    # the mean over the batch, and its gradients
+5.5
+>>> w.grad
+1.5
+
+How it works, from the top of this file to its end:
+
+1.  Every row of the page of calculus becomes a few small loops over a *row*: the values of one node for many samples
+    side by side. `y = a * b` is one loop for the value and one for each share of the gradient, and Numba makes vector
+    instructions of them. They are compiled once for a row of the page, never for a graph.
+2.  The graph becomes two lists of instructions (which loop, which rows), one forward and one backward. What does not
+    depend on the inputs (the weights) is one number, not a row. Rows are given out as registers are: as soon as
+    nobody reads a row any more, the next node gets it, so that the working set stays in the processor's cache.
+3.  One loop walks down the list for a tile of samples, then back up, then takes the next tile. Threads share the tiles.
+
+Sources: linear-scan register allocation, Poletto and Sarkar (1999); the gradient as a reversed program ("tape"),
+Speelpenning (1980).
+"""
+
+import dis
+import math
+import threading
+from types import FunctionType, ModuleType
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from . import value
+from .graph import topological
+from .kernels import compiled, math32
+from .value import CONSTANT, Value
+
+numba = compiled.numba  # as the kernels have set it up
+
+# ------------------------------------------------------------------------------------------- 1. the calculus, compiled
+# A kernel works on one long array `rows`. Its arguments say where in that array each row begins; n is how many samples
+# to do. An operand that is the same for all samples (a weight) is a row with step 0: one number.
+
+ENDLESS = 1 << 40  # kernels get the address of `rows`, not its length
+KERNELS, DERIVATIVE = 12, 4  # an operation has 12 places in the table of kernels: 4 for its value, 4 a derivative
+
+
+def forward_kernel(f, step_a, step_b):
+    """y = f(a, b), or f(a)"""
+    if step_b is None:
+
+        def kernel(rows, y, a, b, n):
+            r = array_of(rows)
+            for s in range(n):
+                r[y + s] = f(r[a + s])
+    else:
+
+        def kernel(rows, y, a, b, n):
+            r = array_of(rows)
+            for s in range(n):
+                r[y + s] = f(r[a + s * step_a], r[b + s * step_b])
+
+    return kernel
+
+
+def share_kernel(f, step_a, step_b):
+    """t += g · f(a, b, y), or f(a, y); the first share of a row is stored instead of added"""
+    if step_b is None:
+
+        def kernel(rows, t, g, a, b, y, n, first):
+            r = array_of(rows)
+            if first:
+                for s in range(n):
+                    r[t + s] = r[g + s] * f(r[a + s], r[y + s])
+            else:
+                for s in range(n):
+                    r[t + s] += r[g + s] * f(r[a + s], r[y + s])
+    else:
+
+        def kernel(rows, t, g, a, b, y, n, first):
+            r = array_of(rows)
+            if first:
+                for s in range(n):
+                    r[t + s] = r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
+            else:
+                for s in range(n):
+                    r[t + s] += r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
+
+    return kernel
+
+
+def summed_share_kernel(f, step_a, step_b):
+    """t += Σ g · f(a, b, y): the share of an operand that all samples have in common"""
+
+    def kernel(rows, t, g, a, b, y, n, first):
+        r = array_of(rows)
+        total = r[g] * 0
+        for s in range(n):
+            total += r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
+        r[t] = total if first else r[t] + total
+
+    return kernel
+
+
+NONE, ONE = np.uint64(0), np.uint64(1)  # unsigned, as all places are: signed indices cost a test for each sample
+STEPS = (ONE, ONE), (NONE, ONE), (ONE, NONE)  # the three patterns: two rows (or two numbers), a number and a row, a row and a number
+
+
+def array_of(rows):
+    return rows
+
+
+@overload(array_of)
+def array_of_pointer(rows):
+    return lambda rows: numba.carray(rows, ENDLESS)
+
+
+def compilable(f):
+    """Let compiled code call the plain function f, and the plain functions that f calls by name."""
+    if not isinstance(f, FunctionType) or f in known:
+        return f
+    known.add(f)
+    if f.__code__ is value.exp.__code__:  # `exp`, `cos`, … of the page: a function of a float or a Value
+        row = compilable(f.__closure__[f.__code__.co_freevars.index("value")].cell_contents)
+        overload(f, strict=False, jit_options=NUMPY_ERRORS)(lambda x: row)
+        return f
+    for name in f.__code__.co_names:
+        compilable(f.__globals__.get(name))
+    for cell in f.__closure__ or ():
+        compilable(cell.cell_contents)
+    overload(f, strict=False, jit_options=NUMPY_ERRORS)(chosen(f))
+    return f
+
+
+def chosen(f):
+    """What Numba asks with the types of the operands: f itself, or on float32 its copy in single precision."""
+    single = in_single_precision(f)
+    return {
+        1: lambda a: single if a == types.float32 else f,
+        2: lambda a, b: single if a == types.float32 else f,
+        3: lambda a, b, y: single if a == types.float32 else f,
+    }[f.__code__.co_argcount]
+
+
+def in_single_precision(f):
+    """The same code with its constants in single precision and with `math` as `kernels.math32` has it."""
+    code = f.__code__
+    constants = tuple(np.float32(c) if isinstance(c, float) else c for c in code.co_consts)
+    names = {name: MATH32 if x is math else x for name, x in f.__globals__.items()}
+    return FunctionType(code.replace(co_consts=constants), names, f.__name__, f.__defaults__, f.__closure__)
+
+
+MATH32 = ModuleType("math32")  # vector instructions for exp, log, tanh, …; the rest is Python's
+vars(MATH32).update({**vars(math), **vars(math32.SINGLE)})
+known = set()
+NUMPY_ERRORS = {"error_model": "numpy"}  # 1/0 is inf and 0/0 is nan: one bad sample does not stop the others
+
+
+def reads(f, arity):
+    """Which of its operands (a, b, y) a derivative looks at: the values that must be kept for the way back."""
+    if not isinstance(f, FunctionType):
+        return [True, arity == 2, True]
+    seen = set(f.__code__.co_cellvars)
+    for instruction in dis.get_instructions(f):
+        if "LOAD_FAST" in instruction.opname:
+            seen.update(instruction.argval if isinstance(instruction.argval, tuple) else [instruction.argval])
+    used = [name in seen for name in f.__code__.co_varnames[:arity + 1]]
+    return used if arity == 2 else [used[0], False, used[1]]
+
+
+class Opcodes(dict):
+    """Rule → its opcode, given out as rules are met; with what the planner must know of each."""
+
+    def __init__(self):
+        super().__init__({None: -1, CONSTANT: -1})
+        self.rules = []
+        self.arity = np.zeros(0, np.int64)
+        self.reads = np.zeros((0, 2, 3), bool)  # [opcode, derivative, (a, b, y)]
+        self.unit = np.zeros((0, 2), bool)  # whether the derivative is 1 whatever the operands
+        self.tables = {np.dtype(t): np.zeros(0, np.int64) for t in ("f4", "f8")}  # addresses of the kernels
+        self.lock = threading.Lock()
+
+    def __missing__(self, rule):
+        with self.lock:
+            if rule in self:
+                return self[rule]
+            arity = len(rule.derivatives)
+            if arity not in (1, 2):
+                raise ValueError(f"compile: {rule.name} has {arity} derivatives, expected one or two")
+            looks = [reads(f, arity) for f in rule.derivatives]
+            unit = [not any(used) and f(*[0.0] * (arity + 1)) == 1.0 for f, used in zip(rule.derivatives, looks)]
+            self.arity = np.append(self.arity, arity)
+            self.reads = np.concatenate([self.reads, np.array([looks + [[False] * 3] * (2 - arity)])])
+            self.unit = np.concatenate([self.unit, np.array([unit + [False] * (2 - arity)])])
+            self.tables = {t: np.append(table, [0] * KERNELS) for t, table in self.tables.items()}
+            self.rules.append(rule)
+            self[rule] = len(self.rules) - 1
+            return self[rule]
+
+    def table(self, dtype, kernels):
+        """The addresses of all kernels, after compiling those of `kernels` that have not been compiled yet."""
+        table = self.tables[dtype]
+        missing = np.unique(kernels[table[kernels] == 0])
+        if missing.size:
+            with self.lock:
+                table = self.tables[dtype].copy()
+                for k in missing:
+                    table[k] = made(self.rules[k // KERNELS], k % KERNELS, dtype)
+                self.tables[dtype] = table
+        return table
+
+
+opcodes = Opcodes()
+alive = []  # compiled kernels, which must outlive every table that holds their addresses
+
+
+def made(rule, place, dtype):
+    """The address of one kernel of a rule."""
+    derivative, pattern = divmod(place, 4)
+    step_a, step_b = STEPS[pattern]
+    steps = (step_a, step_b) if len(rule.derivatives) == 2 else (ONE, None)
+    number, index = types.CPointer(numba.from_dtype(dtype)), types.uint64
+    if derivative == 0:
+        kernel = forward_kernel(compilable(rule.value), *steps)
+        signature = types.void(number, *[index] * 4)
+    else:
+        summed = steps[derivative - 1] == 0
+        kernel = (summed_share_kernel if summed else share_kernel)(compilable(rule.derivatives[derivative - 1]), *steps)
+        signature = types.void(number, *[index] * 7)
+    if numba.config.DISABLE_JIT:
+        alive.append(kernel)
+        return len(alive)
+    # A sum over samples may be taken in any order, which is what lets it be a vector instruction.
+    fast = {"reassoc", "nsz"} if derivative and summed else False
+    try:
+        alive.append(numba.cfunc(signature, cache=True, fastmath=fast, **NUMPY_ERRORS)(kernel))
+    except numba.core.errors.NumbaError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"compile: Numba cannot compile the row {rule.name!r} of the calculus: {reason}") from error
+    return alive[-1].address
+
+
+def call(address, rows, *places):
+    """Run the kernel at an address on these places of `rows`."""
+    alive[address - 1](rows, *places)
+
+
+@overload(call)
+def call_compiled(address, rows, *places):
+    return lambda address, rows, *places: call_address(address, rows, places)
+
+
+@intrinsic
+def call_address(typing, address, rows, places):
+    """The machine's call: (the address of `rows`, the places as unsigned numbers)."""
+
+    def lower(context, builder, signature, arguments):
+        address, rows, places = arguments
+        data = context.make_array(signature.args[1])(context, builder, rows).data
+        numbers = [context.cast(builder, builder.extract_value(places, i), t, types.uint64)
+                   for i, t in enumerate(signature.args[2])]
+        kind = ir.FunctionType(ir.VoidType(), [data.type] + [x.type for x in numbers])
+        builder.call(builder.inttoptr(address, kind.as_pointer()), [data] + numbers)
+        return context.get_dummy_value()
+
+    return types.void(address, rows, places), lower
+
+
+# ------------------------------------------------------------------------------------------------------- 2. the planner
+# An instruction is a line of integers: (kernel, y, a, b) forward, (kernel, share, g, a, b, y, first) backward. Until
+# the tile's width is known, a place r >= 0 means row r, and a place -1 - u means the number u. Numbers 0 … N - 1 are
+# what all samples share (parameters first), and N … 2N - 1 are their gradients.
+
+
+@numba.njit(cache=True)
+def lifetimes(opcode, a, b, number, wanted, outputs, arity, reads, unit):
+    """When each row is read for the last time, and which nodes share one row for their gradients.
+
+    Node i is computed at time i, and its gradient is shared out at time 2n - 1 - i.
+
+    Returns, for each node: `last`, when its value is read for the last time; `owner`, the node whose row holds its
+    gradient; `end`, for an owner, the node at which that row is read for the last time (-1: kept for the caller).
+    """
+    n = len(opcode)
+    last, owner, end = np.arange(n), np.arange(n), np.arange(n)
+    uses = np.zeros(n, np.int64)  # how many shares a gradient is the sum of
+    for i in range(n):
+        if opcode[i] >= 0 and number[i] < 0:
+            last[a[i]] = last[b[i]] = i
+    for i in outputs:
+        last[i] = n
+    for i in range(n - 1, -1, -1):
+        if opcode[i] >= 0 and number[i] < 0 and wanted[i]:
+            for k in range(arity[opcode[i]]):
+                x = b[i] if k else a[i]
+                if wanted[x]:
+                    uses[x] += 1
+                    read = reads[opcode[i], k]
+                    if read[0]:
+                        last[a[i]] = 2 * n - 1 - i
+                    if read[1]:
+                        last[b[i]] = 2 * n - 1 - i
+                    if read[2]:
+                        last[i] = 2 * n - 1 - i
+    for i in range(n - 1, -1, -1):
+        if opcode[i] >= 0 and number[i] < 0 and wanted[i]:
+            for k in range(arity[opcode[i]]):
+                x = b[i] if k else a[i]
+                # Where the derivative is 1 and there is no other share (all along a sum): the gradient of its user.
+                if wanted[x] and number[x] < 0 and uses[x] == 1 and unit[opcode[i], k]:
+                    owner[x] = owner[i]
+        if opcode[i] < 0 and wanted[i]:
+            end[owner[i]] = -1
+        elif end[owner[i]] >= 0:
+            end[owner[i]] = i
+    return last, owner, end
+
+
+@numba.njit(cache=True)
+def release(free, r):
+    """Row r may be given to another node. free[0] says how many such rows there are; the latest goes first."""
+    free[0] += 1
+    free[free[0] + 1] = r
+
+
+@numba.njit(cache=True)
+def take(free):
+    """A free row, or a new one; free[1] says how many rows there are."""
+    if free[0]:
+        free[0] -= 1
+        return free[free[0] + 2]
+    free[1] += 1
+    return free[1] - 1
+
+
+@numba.njit(cache=True)
+def plan_forward(opcode, a, b, number, last, once, code, row, free):
+    """Write the forward instructions, and the place of each node's value into `row`; returns how many there are.
+
+    A kernel never writes a row that it reads: a row is released after the result has got its own.
+    """
+    shared = count = 0
+    for i in range(len(opcode)):
+        if number[i] >= 0:
+            row[i] = -1 - number[i]
+        elif opcode[i] < 0:
+            row[i] = take(free)  # all inputs are there before the first instruction runs
+    for i in range(len(opcode)):
+        if opcode[i] < 0:
+            continue
+        x, y = a[i], b[i]
+        if number[i] >= 0:
+            line = once[shared]
+            line[0] = opcode[i] * KERNELS
+            shared += 1
+        else:
+            row[i] = take(free)
+            line = code[count]
+            line[0] = opcode[i] * KERNELS + (1 if number[x] >= 0 else 2 if number[y] >= 0 else 0)
+            count += 1
+            if number[x] < 0 and last[x] == i:
+                release(free, row[x])
+            if number[y] < 0 and last[y] == i and x != y:
+                release(free, row[y])
+        line[1], line[2], line[3] = row[i], row[x], row[y]
+    return shared, count
+
+
+@numba.njit(cache=True)
+def plan_backward(opcode, a, b, number, numbers, wanted, last, owner, end, root, once, code, row, gradient, free, arity):
+    """Write the backward instructions, and the place of each node's gradient into `gradient`; returns how many."""
+    n = len(opcode)
+    shared = count = 0
+    touched = np.zeros(n, np.int64)
+    for i in range(n):
+        gradient[i] = -1 - (numbers + number[i]) if number[i] >= 0 else ABSENT
+    if number[root] < 0:
+        gradient[root] = take(free)
+    for i in range(n - 1, -1, -1):
+        if opcode[i] < 0 or not wanted[i]:
+            continue
+        for k in range(arity[opcode[i]]):
+            x = b[i] if k else a[i]
+            if not wanted[x] or owner[x] != x:
+                continue
+            if number[i] >= 0:
+                line = once[shared]
+                pattern = 0
+                shared += 1
+            else:
+                if gradient[x] == ABSENT:
+                    gradient[x] = take(free)
+                line = code[count]
+                pattern = 1 if number[a[i]] >= 0 else 2 if number[b[i]] >= 0 else 0
+                count += 1
+            line[0] = opcode[i] * KERNELS + DERIVATIVE * (k + 1) + pattern
+            line[1], line[2] = gradient[x], gradient[owner[i]]
+            line[3], line[4], line[5] = row[a[i]], row[b[i]], row[i]
+            line[6] = 0 if touched[x] or number[i] >= 0 else 1
+            touched[x] = 1
+        if number[i] < 0:
+            now = 2 * n - 1 - i
+            if last[a[i]] == now and number[a[i]] < 0:
+                release(free, row[a[i]])
+            if last[b[i]] == now and number[b[i]] < 0 and a[i] != b[i]:
+                release(free, row[b[i]])
+            if last[i] == now:
+                release(free, row[i])
+            if end[owner[i]] == i:
+                release(free, gradient[owner[i]])
+    for i in range(n):
+        gradient[i] = gradient[owner[i]]
+    return shared, count
+
+
+ABSENT = -(1 << 62)
+
+
+@numba.njit(cache=True)
+def number_shared(opcode, a, b, number, numbers, wanted):
+    """Give a number to each node that is computed from numbers alone, and mark all nodes on the way to a wanted leaf."""
+    for i in range(len(opcode)):
+        if opcode[i] >= 0:
+            wanted[i] = wanted[a[i]] or wanted[b[i]]
+            if number[a[i]] >= 0 and number[b[i]] >= 0:
+                number[i] = numbers
+                numbers += 1
+    return numbers
+
+
+@numba.njit(cache=True)
+def located(instructions, numbers, width):
+    """The instructions with places in `rows`: first the numbers and their gradients, then rows of `width` samples."""
+    start = first_row(numbers)
+    code = instructions.copy()
+    for i in range(code.shape[0]):
+        for j in range(1, min(code.shape[1], 6)):
+            code[i, j] = located_place(code[i, j], start, width)
+    return code
+
+
+@numba.njit(cache=True)
+def located_place(r, start, width):
+    return start + r * width if r >= 0 else -1 - r
+
+
+@numba.njit(cache=True)
+def first_row(numbers):
+    return (2 * numbers + 15) // 16 * 16
+
+
+# ---------------------------------------------------------------------------------------------------------- 3. the loop
+
+
+@numba.njit(cache=True)
+def run_forward(code, table, rows, n):
+    for i in range(code.shape[0]):
+        call(table[code[i, 0]], rows, code[i, 1], code[i, 2], code[i, 3], n)
+
+
+@numba.njit(cache=True)
+def run_backward(code, table, rows, n):
+    for i in range(code.shape[0]):
+        call(table[code[i, 0]], rows, code[i, 1], code[i, 2], code[i, 3], code[i, 4], code[i, 5], n, code[i, 6])
+
+
+@numba.njit(cache=True, nogil=True)
+def run_tiles(batch, begin, stop, width, lanes, rows, table, forward, backward, inputs, outputs, seed, kept,
+              results, slopes, totals):
+    """Run samples begin … stop - 1, a tile of `width` at a time.
+
+    inputs, outputs, seed, kept   where the inputs, the outputs, the gradient of the loss and those of the inputs are
+    results, slopes               (samples, outputs) and (samples, inputs): written
+    totals                        the gradients of the numbers, summed over the samples: written
+    """
+    numbers = totals.size
+    for u in range(numbers):
+        rows[numbers + u] = 0
+        totals[u] = 0
+    for t in range(begin, stop, width):
+        count = min(width, stop - t)
+        n = min(width, (count + lanes - 1) // lanes * lanes)  # whole vectors; the last sample fills the rest
+        for j in range(inputs.size):
+            for s in range(n):
+                rows[inputs[j] + s] = batch[t + min(s, count - 1), j]
+        run_forward(forward, table, rows, n)
+        copy_columns(results, rows, outputs, t, count)
+        if seed >= 0:
+            for s in range(n):
+                rows[seed + s] = 1 if s < count else 0  # what fills the rest adds nothing to the sums
+            run_backward(backward, table, rows, n)
+            copy_columns(slopes, rows, kept, t, count)
+            for u in range(numbers):
+                totals[u] += rows[numbers + u]
+
+
+@numba.njit(cache=True)
+def copy_columns(results, rows, places, t, count):
+    for j in range(places.size):
+        for s in range(count):
+            results[t + s, j] = rows[places[j] + s]
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def run_threads(batch, width, lanes, rows, table, forward, backward, inputs, outputs, seed, kept,
+                results, slopes, totals):
+    """The same for the whole batch: one equal share of its tiles for each of the lines of `rows` and `totals`."""
+    threads = rows.shape[0]
+    tiles = (batch.shape[0] + width - 1) // width
+    for k in numba.prange(threads):
+        begin, stop = np.int64(k) * tiles // threads * width, (np.int64(k) + 1) * tiles // threads * width
+        run_tiles(batch, begin, min(stop, batch.shape[0]), width, lanes, rows[k], table, forward, backward, inputs,
+                  outputs, seed, kept, results, slopes, totals[k])
+
+
+# ------------------------------------------------------------------------------------------------------ the public door
+
+TILE_BYTES = 256 * 1024  # the rows of one tile stay within a core's second-level cache
+WORTH_A_THREAD = 500_000  # instructions times samples for each thread: about 100 µs, what waking a thread can cost
+
+
+def compile(loss, inputs=(), parameters=None, dtype="float64"):
+    """A program that runs the graph of `loss` on batches: `program(batch)`, `program.backward(batch)`.
+
+    loss         a Value, or a list or array of them: (batch,) or (batch, …) comes out. `backward` needs one loss
+    inputs       the leaves that a batch gives numbers to, in the order of its columns; lists and arrays are flattened
+    parameters   the leaves whose numbers are read from their `.data` at each call, and whose `.grad` `backward` adds
+                 to; any other leaf is a constant from now on. Without them: every leaf but the inputs and the constants
+    dtype        "float64" (equal to the interpreted engine to 1e-12) or "float32" (twice as fast)
+
+    The operations are those that ran when the graph was built: a Python `if` or `for` was decided then, once for all
+    samples. `max`, `min`, `relu` and `abs` still choose for each sample.
+
+    Numbers are those of IEEE arithmetic: 1/0 is inf, log(-1) is nan, for that sample only.
+
+    Raises TypeError where something is not a Value, ValueError for an input that is not a leaf or that does not reach
+    the loss.
+    """
+    return Program(loss, inputs, parameters, dtype)
+
+
+class Program:
+    """A graph of Values as a program over a batch; see `compile`.
+
+    print(program) lists its instructions, program.draw() is its picture.
+    """
+
+    def __init__(self, loss, inputs=(), parameters=None, dtype="float64"):
+        if dtype not in ("float64", "float32", np.float64, np.float32):
+            raise ValueError(f"compile: dtype: expected 'float64' or 'float32', got {dtype!r}")
+        self.dtype = np.dtype(dtype)
+        self.loss = loss
+        self.outputs, self.shape = values(loss, "loss")
+        self.inputs = leaves(inputs, "inputs")
+        order = topological(*self.outputs)
+        if parameters is None:
+            given = set(self.inputs)
+            parameters = [x for x in order if x.op is None and x not in given]
+        self.parameters = leaves(parameters, "parameters")
+        self.flatten(order)
+        self.plans = {}
+        self.latest = None
+        self.lock = threading.Lock()
+
+    def flatten(self, order):
+        """The graph as arrays: of each node its operation and its operands; of each leaf, which number or input it is."""
+        index = dict(zip(order, range(len(order))))
+        for i, x in enumerate(self.inputs):
+            if x not in index:
+                raise ValueError(f"compile: {named('inputs', i, x)} does not reach the loss")
+        self.opcode = np.array([opcodes[x.op] for x in order], np.int64)
+        operands = np.array([index[x] for y in order for x in y.inputs] + [-1], np.int64)
+        arity = np.where(self.opcode >= 0, np.append(opcodes.arity, 0)[self.opcode], 0)
+        start = np.cumsum(arity) - arity
+        self.first, self.second = operands[start], operands[start + np.maximum(arity, 1) - 1]
+        self.ends = np.array([index[y] for y in self.outputs])
+        self.columns = np.array([index[x] for x in self.inputs], np.int64)
+        known = np.array([i for i, x in enumerate(self.parameters) if x in index], np.int64)
+        self.taking = [self.parameters[i] for i in known.tolist()]  # those that backward gives a gradient
+        self.weights = np.array([index[x] for x in self.taking], np.int64)
+
+        constant = self.opcode < 0
+        constant[self.columns] = constant[self.weights] = False
+        constant = np.flatnonzero(constant)
+        self.number = np.full(len(order), -1)  # the parameters first, then the constants
+        self.reached = self.number[self.weights] = known
+        self.number[constant] = len(self.parameters) + np.arange(len(constant))
+        self.constants = np.array([order[i].data for i in constant.tolist()], np.float64)
+
+    def __call__(self, batch=None):
+        """The outputs for a (batch, inputs) array, as an array of the caller's own: (batch,) for one output."""
+        batch = self.checked(batch)
+        with self.lock:
+            results = self.run(batch, self.plan(False, False))[0]
+            self.latest = batch
+        return results.reshape(len(batch), *self.shape)
+
+    def backward(self, batch=None, inputs=False):
+        """The mean loss over the batch; adds its gradient to the `.grad` of each parameter that the loss depends on.
+
+        Without a batch it is that of the latest call. With `inputs=True` the answer is (mean loss, gradients), where
+        gradients[s, i] = ∂(mean loss)/∂(input i of sample s).
+
+        Raises ValueError where the program has several outputs, or the batch no samples.
+        """
+        if len(self.outputs) != 1:
+            raise ValueError(f"backward: the program has {len(self.outputs)} outputs, expected one loss")
+        if batch is None and self.latest is not None:
+            batch = self.latest
+        batch = self.checked(batch)
+        if not len(batch):
+            raise ValueError("backward: the batch has no samples, so the loss has no mean")
+        with self.lock:
+            results, slopes, gradients = self.run(batch, self.plan(True, bool(inputs)))
+            gradients = (gradients[self.reached] / len(batch)).tolist()
+        for p, g in zip(self.taking, gradients):
+            p.grad = g if p.grad is None else p.grad + g
+        loss = float(results.mean())
+        return (loss, slopes / len(batch)) if inputs else loss
+
+    def run(self, batch, plan):
+        """Outputs (batch, outputs), gradients of their sum for the inputs (batch, inputs) and for the numbers."""
+        width = plan.layout(len(batch))
+        rows, totals, numbers = plan.rows, plan.totals, plan.numbers
+        results = np.empty((len(batch), len(self.outputs)), self.dtype)
+        slopes = np.empty((len(batch), len(plan.kept)), self.dtype)
+        rows[0, :len(self.parameters)] = [p.data for p in self.parameters]
+        rows[0, len(self.parameters):len(self.parameters) + len(self.constants)] = self.constants
+        run_forward(plan.once, plan.table, rows[0], 1)
+        rows[1:, :numbers] = rows[0, :numbers]
+        if self.inputs:
+            code = plan.table, plan.code_forward, plan.code_backward
+            places = plan.inputs, plan.outputs, plan.seed, plan.kept
+            if len(rows) > 1:
+                run_threads(batch, width, plan.lanes, rows, *code, *places, results, slopes, totals)
+            else:
+                run_tiles(batch, 0, len(batch), width, plan.lanes, rows[0], *code, *places, results, slopes, totals[0])
+        gradients = totals.sum(axis=0)
+        for j, u in plan.fixed:  # an output that depends on no input
+            results[:, j] = rows[0, u]
+            gradients[u] = len(batch)
+        if len(plan.last_once):
+            rows[0, numbers:2 * numbers] = gradients
+            run_backward(plan.last_once, plan.table, rows[0], 1)
+            gradients = rows[0, numbers:2 * numbers].astype(np.float64)
+        return results, slopes, gradients
+
+    def plan(self, training, inputs):
+        """The instructions for this way of running, worked out the first time they are needed."""
+        key = training, inputs
+        if key not in self.plans:
+            self.plans[key] = Plan(self, training, inputs)
+        return self.plans[key]
+
+    def checked(self, batch):
+        """The batch as a (batch, inputs) array of the program's type."""
+        if batch is None and not self.inputs:
+            batch = np.empty((1, 0))
+        try:
+            array = np.asarray(batch)
+        except ValueError:
+            raise ValueError("program: batch: its lines have different lengths") from None
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"program: batch: expected numbers, got {array.dtype if array.dtype != object else batch!r:.60}")
+        if array.ndim != 2 or array.shape[1] != len(self.inputs):
+            raise ValueError(f"program: batch: expected shape (samples, {len(self.inputs)}), got {array.shape}")
+        return np.ascontiguousarray(array, self.dtype)
+
+    def draw(self, **options):
+        """The picture of the graph that the program runs: `tinynet.draw` of its outputs."""
+        from .pictures import draw
+
+        return draw(self.loss, **options)
+
+    def __repr__(self):
+        return (f"Program({len(self.inputs)} inputs, {len(self.parameters)} parameters, {len(self.opcode)} nodes, "
+                f"{self.dtype})")
+
+    def __str__(self):
+        if len(self.opcode) <= 1000:
+            return self.listing()
+        lines = self.listing().splitlines()
+        return "\n".join(lines[:500] + [f"… {len(lines) - 1000} more lines: see program.listing()"] + lines[-500:])
+
+    def listing(self):
+        """All instructions, one a line, as an assembler would print them."""
+        order = topological(*self.outputs)
+        index = {x: i for i, x in enumerate(order)}
+        inputs, parameters = set(self.inputs), set(self.parameters)
+
+        def name(x):
+            return x.label or (f"{x.data:g}" if x.op is CONSTANT and x not in inputs else f"%{index[x]}")
+
+        lines = []
+        for i, x in enumerate(order):
+            if x.inputs:
+                names = [name(a) for a in x.inputs]
+                symbol = SYMBOLS.get(x.op.name, x.op.name)
+                comment = f" {symbol} ".join(names) if symbol != x.op.name or x.op.name in OPERATORS else \
+                    f"{x.op.name}({', '.join(names)})"
+                places = ", ".join(f"%{index[a]}" for a in x.inputs)
+                label = f"{x.label} = " if x.label else ""
+                lines.append((f"%{i} = {OPERATORS.get(x.op.name, x.op.name)} {places}", label + comment))
+            else:
+                kind = "input" if x in inputs else "parameter" if x in parameters else "constant"
+                lines.append((f"%{i} = {kind} {x.label or (f'{x.data:g}' if kind == 'constant' else '')}".rstrip(), ""))
+        lines.append(("return " + ", ".join(f"%{index[y]}" for y in self.outputs), ""))
+        width = max(32, max(len(code) for code, _ in lines) + 1) if len(lines) < 10000 else 40
+        return "\n".join(f"{code:{width}}# {comment}" if comment else code for code, comment in lines)
+
+
+class Plan:
+    """The instructions for one way of running a program (with or without gradients), and the memory they run in."""
+
+    def __init__(self, program, training, inputs):
+        opcode, a, b, number = program.opcode, program.first, program.second, program.number.copy()
+        n = len(opcode)
+        wanted = np.zeros(n, bool)
+        wanted[program.weights] = training
+        wanted[program.columns] = inputs
+        self.numbers = number_shared(opcode, a, b, number, len(program.parameters) + len(program.constants), wanted)
+        last, owner, end = lifetimes(opcode, a, b, number, wanted, program.ends, opcodes.arity, opcodes.reads,
+                                     opcodes.unit)
+        once, forward = np.empty((2, n, 4), np.int32)
+        row, gradient, free = np.empty(n, np.int64), np.full(n, -1), np.zeros(2 * n + 2, np.int64)
+        shared, count = plan_forward(opcode, a, b, number, last, once, forward, row, free)
+        self.once, self.forward = located(once[:shared], self.numbers, 1), forward[:count].copy()
+        last_once, backward = np.empty((2, 2 * n if training else 0, 7), np.int32)
+        shared = count = 0
+        if training:
+            shared, count = plan_backward(opcode, a, b, number, self.numbers, wanted, last, owner, end, program.ends[0],
+                                          last_once, backward, row, gradient, free, opcodes.arity)
+        self.last_once, self.backward = located(last_once[:shared], self.numbers, 1), backward[:count].copy()
+        self.row, self.gradient, self.n_rows = row, gradient, int(free[1])
+        self.fixed = [(j, int(-1 - row[i])) for j, i in enumerate(program.ends) if row[i] < 0]
+        self.dtype = program.dtype
+        self.ends, self.columns = program.ends, program.columns
+        self.training, self.keep = training, inputs
+        self.lanes = 128 // self.dtype.itemsize
+        used = [code[:, 0] for code in (self.once, self.forward, self.backward, self.last_once)]
+        self.table = opcodes.table(self.dtype, np.unique(np.concatenate(used)))
+        self.cost = len(self.forward) + len(self.backward)
+        self.width = self.threads = 0
+
+    def layout(self, samples):
+        """The width of a tile for so many samples; the instructions are moved to fit where it has changed."""
+        threads = max(1, min(compiled.threads, self.cost * samples // WORTH_A_THREAD))
+        width = TILE_BYTES // (self.dtype.itemsize * max(self.n_rows, 1))
+        width = max(self.lanes, min(width, 256, -(-samples // threads))) if samples >= self.lanes else max(samples, 1)
+        if width > self.lanes:
+            width = -(-width // self.lanes) * self.lanes
+        threads = max(1, min(threads, -(-samples // width)))
+        if (threads, width) != (self.threads, self.width):
+            self.threads, self.width = threads, width
+            start = first_row(self.numbers)
+            size = -(-(start + self.n_rows * width) // 16) * 16
+            if size >= 2**31:
+                raise ValueError(f"program: {self.n_rows} rows of {width} samples do not fit into its memory")
+            self.rows = aligned((threads, size), self.dtype)
+            self.totals = np.zeros((threads, self.numbers))
+            self.code_forward = located(self.forward, self.numbers, width)
+            self.code_backward = located(self.backward, self.numbers, width)
+            self.inputs = located_all(self.row[self.columns], start, width)
+            self.outputs = located_all(self.row[self.ends], start, width)
+            self.kept = located_all(self.gradient[self.columns[:len(self.columns) * self.keep]], start, width)
+            self.seed = int(located_all(self.gradient[self.ends[:1]], start, width)[0]) if self.training else -1
+        return width
+
+
+def aligned(shape, dtype):
+    """Zeros that begin at a multiple of 64 bytes, where a line of the cache begins."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start:start + size].view(dtype).reshape(shape)
+
+
+def located_all(places, start, width):
+    return np.where(places >= 0, start + places * width, -1 - places)
+
+
+def values(given, name):
+    """The Values in a Value, a list or an array, and the shape they came in."""
+    if isinstance(given, Value):
+        return [given], ()
+    try:
+        array = np.array(given, dtype=object)
+    except ValueError:
+        raise ValueError(f"compile: {name}: its lines have different lengths") from None
+    for i, x in enumerate(array.flat):
+        if not isinstance(x, Value):
+            raise TypeError(f"compile: {name}[{i}]: expected a Value, got {type(x).__name__} {str(x)[:40]!r}")
+    if not array.size:
+        raise ValueError(f"compile: {name}: expected at least one Value, got none")
+    return list(array.flat), array.shape
+
+
+def leaves(given, name):
+    """The leaves in a list or array, each once."""
+    flat, stack = [], [iter([given] if isinstance(given, Value) else given)]
+    while stack:
+        for x in stack[-1]:
+            if isinstance(x, (list, tuple, np.ndarray)):
+                stack.append(iter(x))
+                break
+            flat.append(x)
+        else:
+            stack.pop()
+    seen = set()
+    for i, x in enumerate(flat):
+        if not isinstance(x, Value):
+            raise TypeError(f"compile: {name}[{i}]: expected a Value, got {type(x).__name__} {str(x)[:40]!r}")
+        if x.inputs:
+            raise ValueError(f"compile: {named(name, i, x)} is the result of {x.op.name}, expected a leaf")
+        if x in seen:
+            raise ValueError(f"compile: {named(name, i, x)} is listed twice")
+        seen.add(x)
+    return flat
+
+
+def named(name, i, x):
+    return f"{name}[{i}]" + (f" ({x.label})" if x.label else "")
+
+
+OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "**": "pow"}
+SYMBOLS = {"*": "·"}

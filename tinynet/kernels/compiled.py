@@ -22,18 +22,18 @@ from types import FunctionType
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
-import numba  # noqa: E402
-from numba import prange  # noqa: E402, F401
-from numba.core import event  # noqa: E402
+import numba
+from numba import prange  # noqa: F401
+from numba.core import event
 
-from . import Kernel  # noqa: E402
+from . import Kernel
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 
 # Numba forgets a cached kernel when the kernel's own file changes. Kernels are also made of the rows of value.py and of
-# the functions of these files, so their contents are part of each kernel's name in the cache.
-HERE = pathlib.Path(__file__).parent
-SHARED = [HERE.parent / "value.py", *sorted(HERE.glob("*.py"))]
+# the functions of these files, so the contents of these are part of each kernel's name in the cache.
+SHARED = [pathlib.Path(__file__).parent / name for name in ("../value.py", "compiled.py", "math32.py", "blas.py",
+                                                              "rows.py", "updates.py")]
 STAMP = hashlib.sha1(b"".join(path.read_bytes() for path in SHARED)).hexdigest()[:10]
 
 SAME_ORDER = {"contract"}  # multiply and add in one rounding; sums in the order in which they are written

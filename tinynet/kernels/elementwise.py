@@ -56,7 +56,7 @@ def share(g, a, b, y):
 def binary_backward(name, i):
     """The ufunc (g, a, b, y, out) of a row with two operands: out = g · ∂y/∂(operand i). It broadcasts."""
     function = FunctionType(share.__code__, {"slope": row(name, i)}, f"{name}_{i}_backward")
-    function.__module__, function.__qualname__ = __name__, f"operand_{i}_of_{"".join(c if c.isalnum() else f"{ord(c):x}" for c in name)}_{STAMP}"
+    function.__module__, function.__qualname__ = __name__, f"share_{name.encode().hex()}_{i}_{STAMP}"
     if INTERPRETED:
         ufunc = np.frompyfunc(function, 4, 1)
         return lambda g, a, b, y, out: np.copyto(out, ufunc(g, a, b, y), casting="unsafe")

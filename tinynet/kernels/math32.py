@@ -12,7 +12,6 @@ Sun's fdlibm, 1993); Juffa's erf (2014).
 import math
 from types import FunctionType, ModuleType
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -86,7 +85,7 @@ def exp_minus_1_small(r):
 @exact
 def exp(x):
     """eˣ = 2ⁿ · eʳ."""
-    x = f32(-87.5) if x < f32(-87.5) else f32(89.0) if x > f32(89.0) else x
+    x = f32(-87.5) if x < f32(-87.5) else f32(89.0) if x > f32(89.0) else x  # noqa: FURB136
     r, t = reduced(x)
     y = (exp_minus_1_small(r) + ONE) * power_of_two(t)
     return y + y
@@ -119,7 +118,7 @@ def log(x):
     square = HALF * f * f
     y = s * (square + series) + e * f32(9.0580006145e-6) - square + f + e * f32(6.9313812256e-1)
     y = -INFINITY if x == ZERO else NAN if x < ZERO else y
-    return x if x == INFINITY or x != x else y
+    return x if x == INFINITY or x != x else y  # noqa: PLR0124  (a NaN)
 
 
 @exact
@@ -142,7 +141,7 @@ def erf(x):
     near = near * s + f32(-3.76125336e-1)
     near = near * s + f32(1.28379166e-1)
     near = near * x + x
-    t = f32(10.0) if a > f32(10.0) else a
+    t = f32(10.0) if a > f32(10.0) else a  # noqa: FURB136
     far = f32(-1.72853470e-5) * t + f32(3.83197126e-4)
     far = far * (t * t) + (f32(-3.88396438e-3) * t + f32(2.42546219e-2))
     far = far * t + f32(-1.06777877e-1)

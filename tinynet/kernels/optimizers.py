@@ -6,6 +6,7 @@ a repeated plan follows a learning-rate schedule.
 
 import platform
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -38,29 +39,21 @@ def control(name):
     return function
 
 
-read_control, write_control = control("stmxcsr"), control("ldmxcsr")
+read_control, write_control = (int, int) if INTERPRETED else (control("stmxcsr"), control("ldmxcsr"))
 
 
 @jit
 def flush_denormals():
     """Numbers below 1e-38 count as zero in this thread from now on: arithmetic on them is a hundred times slower, and
     the moments of a converged run are full of them. Returns what `restore` needs."""
-    before = read_control(types.uint32(0))
-    write_control(types.uint32(before | FLUSH))
+    before = read_control(np.uint32(0))
+    write_control(np.uint32(before | FLUSH))
     return before
 
 
 @jit
 def restore(before):
-    write_control(types.uint32(before))
-
-
-if INTERPRETED:
-    def flush_denormals():  # noqa: F811
-        return 0
-
-    def restore(before):  # noqa: F811
-        pass
+    write_control(np.uint32(before))
 
 
 plain_sgd_update, sgd_update, adam_update, adamw_update, rmsprop_update, rmsprop_centered_update = map(jit, (

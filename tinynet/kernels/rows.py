@@ -10,7 +10,7 @@ from .math32 import exp_of, log_of
 def largest(x):
     m = x[0]
     for i in range(1, x.size):
-        m = x[i] if x[i] > m else m
+        m = x[i] if x[i] > m else m  # noqa: FURB136  (the form that vectorises)
     return m
 
 
@@ -54,7 +54,7 @@ def total(a):
 def softmax_rows(y, x):
     for i in range(x.shape[0]):
         p = y[i]
-        m, s = shifted_exponentials(p, x[i])
+        _, s = shifted_exponentials(p, x[i])
         inverse = 1 / s
         for j in range(p.size):
             p[j] *= inverse

@@ -346,7 +346,7 @@ def test_the_layers_of_a_folded_picture_are_connected_as_they_were_called():
 def test_depth_zero_is_one_box_for_the_model():
     _, loss = moons_loss(n=3)
     box = box_called(draw(loss, depth=0), "MLP")
-    assert box.role == "MLP ×3" and dict(box.fields)["parameters"] == "337"
+    assert box.role == "×3" and dict(box.fields)["parameters"] == "337"
 
 
 def test_a_large_graph_folds_unasked_and_says_so():

@@ -52,13 +52,14 @@ PALETTE = {
 }
 
 
-def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, direction="LR", limit=300):
+def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, direction="LR", limit=300, fused=True):
     """A picture of the graph behind `what`: a node, a list or an array of nodes, or a whole model.
 
     derivatives   write on each edge: local derivative × incoming gradient = share of the gradient
     depth         fold layers into one box each: 0 the whole model, 1 its layers, 2 the layers inside those, …
     focus         what stays open in a folded picture (see `scenes.focused`)
     direction     "LR", left to right, or "TB", top to bottom
+    fused         False opens every fused operation of a Tensor graph into its textbook definition
     limit         a graph of more nodes than this is folded unasked, and says so
     input_shape   for a model before any data has passed through it: `draw(model, (1, 784))`
 
@@ -71,8 +72,7 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
         raise ValueError(f"draw: depth is a whole number of layers to look into, 0 or more, not {depth!r}")
     if not isinstance(limit, int) or limit < 1:
         raise ValueError(f"draw: limit is the greatest number of nodes to draw one by one, not {limit!r}")
-    roots = scenes.roots_of(what, input_shape)
-    return Drawing(scenes.scene(roots, derivatives, depth, focus, limit), direction)
+    return Drawing(scenes.scene(what, input_shape, derivatives, depth, focus, limit, fused), direction)
 
 
 class Drawing:

@@ -4,12 +4,13 @@ An open graph shows every number and every operation. Folding puts thousands of 
 layer. Both end in a `Scene`, which `pictures` draws.
 """
 
+import copy
 import math
 import re
 import warnings
 
-from .graph import topological
-from .value import CONSTANT
+from .graph import mode, textbook, topological
+from .value import CONSTANT, Rule, Value
 
 MINUS = "−"  # the typographic minus: wider than a hyphen, so that a sign is seen
 
@@ -49,13 +50,18 @@ class Scene:
 # ------------------------------------------------------------------------------------------------------ numbers in text
 
 
+def single(x):
+    """The number in x, which is a number or an array of one."""
+    return x.item() if hasattr(x, "item") else x
+
+
 def figure(x):
     """A number as a picture writes it: four significant digits, a real minus sign.
 
     >>> figure(-0.123456), figure(2.0), figure(1e-9)
     ('−0.1235', '2', '1e−09')
     """
-    return f"{float(x) + 0.0:.4g}".replace("-", MINUS)
+    return f"{single(x) + 0.0:.4g}".replace("-", MINUS)
 
 
 def signed(x):
@@ -89,7 +95,7 @@ def is_array(x):
 
 def known(x):
     """Whether x is a finite number: what colours and products can be made of."""
-    return x is not None and not is_array(x) and math.isfinite(float(x))
+    return x is not None and not is_array(x) and math.isfinite(single(x))
 
 
 def takes_gradient(node):
@@ -97,19 +103,20 @@ def takes_gradient(node):
 
 
 def extent(numbers):
-    """The least and the greatest of some numbers and arrays: "−1.2 … 3.4"."""
-    numbers = [x for x in numbers if getattr(x, "size", 1)]
-    if not numbers:
+    """The least and the greatest of some numbers and arrays: "−1.2 … 3.4"; "nan" where one of them is no number."""
+    ends = [(x.min(), x.max()) if is_array(x) else (x, x) for x in numbers if getattr(x, "size", 1)]
+    if not ends:
         return "empty"
-    low = min(float(x.min() if is_array(x) else x) for x in numbers)
-    high = max(float(x.max() if is_array(x) else x) for x in numbers)
+    low, high = min(single(low) for low, _ in ends), max(single(high) for _, high in ends)
+    if any(low != low for low, _ in ends):
+        return "nan"
     return figure(low) if low == high else f"{figure(low)} … {figure(high)}"
 
 
 def rms(numbers):
     """The root of the mean square of some numbers and arrays, the size of a typical one; None where there is none."""
     numbers = [x for x in numbers if x is not None]
-    total = sum(float((x.astype("float64") ** 2).sum()) if is_array(x) else float(x) ** 2 for x in numbers)
+    total = sum(float((x.astype("float64") ** 2).sum()) if is_array(x) else single(x) ** 2 for x in numbers)
     count = sum(getattr(x, "size", 1) for x in numbers)
     return math.sqrt(total / count) if count else None
 
@@ -137,32 +144,32 @@ def places(node):
 SYMBOLS = {"-": MINUS, "*": "×", "/": "÷", "**": "xʸ", "neg": f"{MINUS}x", "abs": "|x|", "sqrt": "√", "exp": "eˣ"}
 
 
-def number_box(id, node, name, role, largest, shares):
+def number_box(id, node, name, role, largest, shares, numbers=True):
     """The box of one node: what it is called, its data, its gradient and the shares that add up to it."""
     if role == "constant":
         text = figure(node.data)
         return Box(id, "number", node.label, role, [("", text)], "constant", f"constant {text}")
     fields = []
-    if is_array(node.data):
-        fields += [("shape", shape_text(node.data.shape)), ("data", extent([node.data]))]
-    else:
-        fields.append(("data", figure(node.data)))
+    if is_array(node.data) or not numbers:
+        fields.append(("shape", shape_text(node.data.shape)))
+    if numbers:
+        fields.append(("data", extent([node.data])))
     tone, total = "none", sum(share for _, _, share in shares)
-    if not takes_gradient(node):
+    if not takes_gradient(node) or not numbers:
         pass
     elif node.grad is None:
         fields.append(("grad", "–"))
     elif is_array(node.grad):
         fields.append(("grad rms", figure(rms([node.grad]))))
     else:
-        tone = tone_of(float(node.grad), largest)
-        grad = signed(float(node.grad))
+        tone = tone_of(single(node.grad), largest)
+        grad = signed(single(node.grad))
         if len(shares) > 1:
             terms = [f"{figure(local)}·{factor(incoming)}" for local, incoming, _ in shares]
             if len(terms) > 4:
                 terms[3:] = [f"… ({len(shares)} shares)"]
             products = " + ".join(terms)
-            if math.isclose(total, float(node.grad), rel_tol=1e-9, abs_tol=1e-300):
+            if math.isclose(total, single(node.grad), rel_tol=1e-9, abs_tol=1e-300):
                 grad = f"{products} = {grad}"
             else:  # gradients of an earlier step are still in it
                 fields.append(("shares", f"{products} = {signed(total)}"))
@@ -258,6 +265,14 @@ class Folding:
         """How many boxes the picture has."""
         numbers = [node for node in self.order if node not in self.group]
         return len(numbers) + sum(bool(node.inputs) for node in numbers) + len(set(self.group.values()))
+
+    def rows(self):
+        """The boxes of the neurons of each layer, in order."""
+        rows = {}
+        for group in self.groups.values():
+            if group.key[0] == "neuron":
+                rows.setdefault(group.key[1], []).append(group)
+        return [[group.id for group in sorted(row, key=lambda group: group.key[2])] for row in rows.values()]
 
     def unwrap(self):
         """A box with one number in it shows that number."""
@@ -483,26 +498,35 @@ ALONE = ("neuron", "one sample")  # the roles of boxes that hold one thing, what
 VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "power", "neg": "negate"}
 
 
-def group_box(group, inside, leaving, largest):
+def group_box(group, inside, leaving, roots, largest, numbers=True):
     """The box of a group: shapes, how often, the range of what it puts out and the size of the gradient there."""
     name, tone = VERBS.get(group.name, group.name), "layer"
     times = len(group.calls) if group.module is not None else 1 if group.role in ALONE else len(group.nodes)
-    role = f"{group.role} ×{times:,}".strip() if times > 1 else group.role
+    role = "" if group.role == name else group.role
+    role = f"{role} ×{times:,}".strip() if times > 1 else role
     fields, said = [], [f"{name}, {role}".strip(" ,")]
     shapes = {(call.input_shape, call.output_shape) for call in group.calls}
     if len(shapes) == 1:
         came, went = shapes.pop()
         if came is not None and went is not None:
             fields.append(("shape", f"{shape_text(came)} → {shape_text(went)}"))
-    fields.append(("data", extent([node.data for node in leaving])))
-    if len(leaving) == 1 and known(leaving[0].grad):
-        fields.append(("grad", signed(float(leaving[0].grad))))
-        tone = tone_of(float(leaving[0].grad), largest) if group.role in ALONE else tone
+    if numbers:
+        fields.append(("data", extent([node.data for node in leaving])))
+    if not numbers:
+        pass
+    elif len(leaving) == 1 and known(leaving[0].grad):
+        fields.append(("grad", signed(single(leaving[0].grad))))
+        tone = tone_of(single(leaving[0].grad), largest) if group.role in ALONE else tone
     elif any(takes_gradient(node) for node in leaving):
         fields.append(("grad rms", size_text(rms([node.grad for node in leaving]))))
+    outputs = [node.label for node in leaving if node in roots and node.label]
+    if outputs:
+        fields.append(("output", ", ".join(outputs[:3]) + ("" if len(outputs) < 4 else ", …")))
     if group.parameters:
         count = sum(getattr(p.data, "size", 1) for p in group.parameters)
-        fields += [("parameters", f"{count:,}"), ("their grad rms", size_text(rms([p.grad for p in group.parameters])))]
+        fields.append(("parameters", f"{count:,}"))
+        if numbers:
+            fields.append(("their grad rms", size_text(rms([p.grad for p in group.parameters]))))
     said.append(f"{len(inside):,} numbers")
     said += [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
     return Box(group.id, "layer", name, role, fields, tone, ", ".join(said))
@@ -512,7 +536,7 @@ def size_text(x):
     return "–" if x is None else figure(x)
 
 
-def boxes_and_arrows(order, roots, parameters, group, derivatives=False):
+def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers=True):
     """The picture of a graph. A node that `group` puts into a `Group` shares that group's box; the others stay open.
 
     An open node is a box, the operation that made it is another one, and each operand has its own arrow, in the order
@@ -520,13 +544,13 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False):
     neuron's parameters, to the rest of the picture are left out.
     """
     home = {node: group[node].id if node in group else f"n{i}" for i, node in enumerate(order)}
-    largest = max((abs(float(node.grad)) for node in order if node not in group and known(node.grad)), default=0.0)
+    largest = max((abs(single(node.grad)) for node in order if node not in group and known(node.grad)), default=0.0)
     shares = {node: [] for node in order}
     arrows, bundles = [], {}
     for node in order:
         if not node.inputs:
             continue
-        slopes = derivatives_of(node) if derivatives and not is_array(node.data) and node not in group else None
+        slopes = derivatives_of(node) if derivatives and isinstance(node.op, Rule) and node not in group else None
         if node in group:
             for x in node.inputs:
                 if home[x] != home[node] and not (x in parameters and (x not in group or group[node].role in ALONE)):
@@ -567,13 +591,15 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False):
                 drawn.add(home[node])
                 own = set(group[node].parameters)
                 out = [x for x in leaving.get(home[node], ()) if x not in own] or group[node].nodes
-                boxes.append(group_box(group[node], inside[home[node]], out, largest))
+                boxes.append(group_box(group[node], inside[home[node]], out, roots, largest, numbers))
             continue
         if node.inputs:
             name = node.op.name
+            if getattr(node.op, "activation", None):  # a fused layer names the function that it ends in
+                name += f" · {node.op.activation}"
             boxes.append(Box("op-" + home[node], "op", SYMBOLS.get(name, name), title=f"operation {name}"))
         name, role = node.label or parameters.get(node, ""), role_of(node, roots, parameters)
-        boxes.append(number_box(home[node], node, name, role, largest, shares[node]))
+        boxes.append(number_box(home[node], node, name, role, largest, shares[node], numbers))
     return boxes, arrows
 
 
@@ -581,42 +607,171 @@ def short(node):
     return shape_text(node.data.shape) if is_array(node.data) else figure(node.data)
 
 
+# ------------------------------------------------------------------------------------------------- arrays, and models
+
+
+def twins_of(roots, opens):
+    """The nodes of a Tensor graph as a picture shows them: ({node: its twin}, the nodes of opened operations).
+
+    The graph itself is left as it is.
+
+    A twin has a gradient where `backward()` gave its leaves theirs (it leaves none on the nodes between); and a fused
+    operation for which `opens(node)` is true is replaced by its textbook definition, node by node.
+    """
+    order = topological(*roots)
+    known, twins, opened = set(order), {}, set()
+    for node in order:
+        if not node.inputs:
+            continue
+        if getattr(node.op, "definition", None) and node.op.name != "dropout" and opens(node):  # dropout draws anew
+            twin = defined(node)
+            inside = leading_to([twin], lambda x: x not in known) - known
+            opened |= inside
+        else:
+            twin = copy.copy(node)
+            inside = [twin]
+        for x in inside:
+            x.inputs = tuple(twins.get(operand, operand) for operand in x.inputs)
+        twin.label = node.label
+        twins[node] = twin
+    if len(roots) == 1 and roots[0].requires_grad and not is_array(roots[0].data):
+        found = dict(twins.get(roots[0], roots[0]).gradients())
+        told = [(node.grad, g) for node, g in found.items() if not node.inputs and node.grad is not None]
+        if told and all(close(kept, g) for kept, g in told):  # else they belong to another moment than the graph
+            for node, g in found.items():
+                if node.inputs:
+                    node.grad = g
+    return twins, opened
+
+
+def defined(node):
+    """The result of a fused operation, computed anew by its textbook definition: a graph that shows how."""
+    before = mode.scope, mode.recording
+    mode.scope, mode.recording = node.scope, True
+    try:
+        with textbook():
+            return node.op.definition()
+    finally:
+        mode.scope, mode.recording = before
+
+
+def close(a, b):
+    """Whether two gradients are the same but for rounding."""
+    return a.shape == b.shape and float(abs(a - b).max(initial=0.0)) <= 1e-4 * float(abs(b).max(initial=0.0)) + 1e-12
+
+
+def roots_of(what, input_shape=None):
+    """The nodes that `draw` was given, as a list. A model is run on zeros of `input_shape`."""
+    if hasattr(what, "named_modules"):
+        return untrained(what, input_shape)
+    if input_shape is not None:
+        raise TypeError(f"draw: input_shape is for a model, not for a {type(what).__name__}")
+    if isinstance(what, (list, tuple)) or hasattr(what, "tolist") and not hasattr(what, "inputs"):
+        items = list(what.flat) if hasattr(what, "flat") else list(what)
+        if not items:
+            raise ValueError("draw: there is nothing in the list")
+        return [root for item in items for root in roots_of(item)]
+    if hasattr(what, "inputs") and hasattr(what, "op"):
+        return [what]
+    raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module; "
+                    f"got {type(what).__name__} {str(what)[:40]!r}")
+
+
+def untrained(model, input_shape):
+    """What a model makes of zeros: the graph of a model through which no data has passed."""
+    if input_shape is None:
+        raise ValueError(f"draw: a model needs the shape of its input, as in draw(model, (1, 2)); it is a "
+                         f"{type(model).__name__}")
+    if not isinstance(input_shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in input_shape):
+        raise ValueError(f"draw: input_shape is a tuple of whole numbers, got {input_shape!r}")
+    from .tensors import Tensor, float32, int64, zeros
+
+    training = [(module, module.training) for _, module in model.named_modules()]
+    first = next(iter(model.parameters()), None)
+    dtype = first.dtype if isinstance(first, Tensor) else float32
+    before = mode.recording
+    mode.recording = True
+    model.eval()
+    try:
+        try:
+            output = called(model, zeros(*input_shape, dtype=dtype))
+        except TypeError:  # a model of words or letters wants whole numbers
+            output = called(model, zeros(*input_shape, dtype=int64))
+    finally:
+        mode.recording = before
+        for module, was in training:
+            module.training = was
+    return roots_of(output[0] if isinstance(output, tuple) else output)
+
+
+def called(model, x):
+    x.label = "input"
+    return model(x)
+
+
+# ------------------------------------------------------------------------------------------------------------ the scene
+
+
 BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
 
 
-def scene(roots, derivatives=False, depth=None, focus=None, limit=300):
-    """The scene of the graph behind some nodes; see `pictures.draw` for what the arguments mean."""
+def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, limit=300, fused=True):
+    """The scene of the graph behind `what`; see `pictures.draw` for what the arguments mean."""
+    roots, stay, notes = roots_of(what, input_shape), set(), []
+    if not isinstance(roots[0], Value):
+        twins, stay = twins_of(roots, lambda node: not fused or in_focus(node, focus, roots))
+        roots = [twins.get(root, root) for root in roots]
+        focus = twins.get(focus, focus) if hasattr(focus, "inputs") else focus
     order = topological(*roots)
-    models, only = Models(order), set(roots)
+    models = Models(order)
+
+    def drawn(group):
+        return boxes_and_arrows(order, set(roots), models.parameters, group, derivatives, input_shape is None)
+
     if depth is None and focus is None and len(order) <= limit:
-        boxes, arrows = boxes_and_arrows(order, only, models.parameters, {}, derivatives)
+        boxes, arrows = drawn({})
         return Scene(boxes, arrows, headline_of(boxes, roots))
-    notes = []
     if depth is None and focus is None:
         notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
                      "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
-        warnings.warn(notes[0], stacklevel=3)
-    depth = 1 if depth is None else depth
-    stay, apart = focused(focus, order, roots, models, depth, limit) if focus is not None else (set(), {})
+        warnings.warn(notes[0], stacklevel=4)
+    depth, apart = 1 if depth is None else depth, {}
+    if focus is not None:
+        opened, apart = focused(focus, order, roots, models, depth, limit)
+        stay |= opened
     if len(stay) > limit:
         raise ValueError(f"draw: focus={focus!r} opens {len(stay):,} nodes, more than limit={limit:,}")
-    loose, most = "open", BOXES + 2 * len(stay) + len({look[0] for look in apart.values()})
-    while True:
+    folding = tightened(order, models, depth, stay, apart, limit)
+    if folding.depth < depth:
+        notes.append(f"Folded to depth {folding.depth}: deeper there would be more than {limit:,} boxes.")
+    boxes, arrows = drawn(folding.group)
+    return Scene(boxes, arrows, headline_of(boxes, roots), notes, rows=folding.rows())
+
+
+BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
+
+
+def tightened(order, models, depth, stay, apart, limit):
+    """The loosest folding that is small enough."""
+    most = BOXES + 2 * len(stay) + len({look[0] for look in apart.values()})
+    for loose in ("open", "structure", "name"):
         folding = Folding(order, models, depth, loose, stay, apart)
-        boxes = folding.count()
-        if boxes <= most or loose == "name" and (boxes <= limit or depth == 0):
-            break
-        if loose == "name":
-            depth -= 1
-            notes[:] = [f"Folded to depth {depth}: deeper there would be more than {limit:,} boxes."]
-        loose = {"open": "structure", "structure": "name", "name": "name"}[loose]
-    boxes, arrows = boxes_and_arrows(order, only, models.parameters, folding.group, derivatives)
-    rows = {}
-    for group in folding.groups.values():
-        if group.key[0] == "neuron":
-            rows.setdefault(group.key[1], []).append(group)
-    rows = [[group.id for group in sorted(row, key=lambda group: group.key[2])] for row in rows.values()]
-    return Scene(boxes, arrows, headline_of(boxes, roots), notes, rows=rows)
+        if folding.count() <= most:
+            return folding
+    while folding.count() > limit and folding.depth:
+        folding = Folding(order, models, folding.depth - 1, "name", stay, apart)
+    return folding
+
+
+def in_focus(node, focus, roots):
+    """Whether a node is what `focus` names: itself, or computed in the layer of that name."""
+    if isinstance(focus, tuple):
+        focus = focus[-1]
+    if not isinstance(focus, str):
+        return node is focus
+    path = focus.partition("[")[0]
+    return any(call.module is dict(calls[0].module.named_modules()).get(path) for calls in [calls_around(node.scope)]
+               for call in calls)
 
 
 def headline_of(boxes, roots):
@@ -628,14 +783,3 @@ def headline_of(boxes, roots):
     return "Graph of " + " and ".join(parts) + (f", which compute {names}" if names else "")
 
 
-def roots_of(what, input_shape=None):
-    """The nodes that `draw` was given, as a list."""
-    if isinstance(what, (list, tuple)) or hasattr(what, "tolist") and not hasattr(what, "inputs"):
-        items = list(what.flat) if hasattr(what, "flat") else list(what)
-        if not items:
-            raise ValueError("draw: there is nothing in the list")
-        return [root for item in items for root in roots_of(item)]
-    if hasattr(what, "inputs") and hasattr(what, "op"):
-        return [what]
-    raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module; "
-                    f"got {type(what).__name__} {str(what)[:40]!r}")

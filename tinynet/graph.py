@@ -21,11 +21,12 @@ import threading
 
 
 class Mode(threading.local):
-    """What the thread is doing: whether it records graphs, inside which layer call, and for which captured plan."""
+    """What the thread is doing now."""
 
-    recording = True
-    scope = None
-    plan = None
+    recording = True  # results remember how they were made (see `no_grad`)
+    scope = None  # the layer call that is running, a `Scope`
+    plan = None  # the plan that a step is being captured into (see plan.py)
+    textbook = False  # tensors compute the textbook definitions instead of their fused kernels (see `textbook`)
 
 
 mode = Mode()
@@ -41,7 +42,28 @@ class Scope:
         self.input_shape = self.output_shape = None
 
 
-class no_grad:
+class switch:
+    """A `with` block, or a decorator for a function, that sets one attribute of `mode` and puts it back."""
+
+    attribute, value = "", None
+
+    def __enter__(self):
+        self.before = getattr(mode, self.attribute)
+        setattr(mode, self.attribute, self.value)
+
+    def __exit__(self, *exception):
+        setattr(mode, self.attribute, self.before)
+
+    def __call__(self, function):
+        @functools.wraps(function)
+        def switched(*args, **kwargs):
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return switched
+
+
+class no_grad(switch):
     """Inside `with no_grad():`, or in a function decorated with `@no_grad()`, results do not remember their making.
 
     >>> from tinynet import Value, no_grad
@@ -52,19 +74,13 @@ class no_grad:
     ()
     """
 
-    def __enter__(self):
-        self.before, mode.recording = mode.recording, False
+    attribute, value = "recording", False
 
-    def __exit__(self, *exception):
-        mode.recording = self.before
 
-    def __call__(self, function):
-        @functools.wraps(function)
-        def quiet(*args, **kwargs):
-            with no_grad():
-                return function(*args, **kwargs)
+class textbook(switch):
+    """Inside `with textbook():` tensors run the textbook definitions of `functional` instead of the fused kernels."""
 
-        return quiet
+    attribute, value = "textbook", True
 
 
 def topological(*roots):

@@ -1,0 +1,563 @@
+"""Every function of a network, once: its textbook form, which runs on Values and on Tensors, then its fused kernel.
+
+A textbook form is written in NumPy's names. Given an array of Values (a NumPy array with `dtype=object`) NumPy goes
+through it number by number; given a Tensor the same line builds a graph of arrays. Above each textbook form stands the
+operation that does the same for tensors in one or two kernels, forward and backward side by side; `@fused_by` hands
+tensors over to it, and `with tinynet.textbook():` takes them back.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from . import kernels
+from .graph import mode
+from .kernels import run
+from .tensors import FLOATS, Generator, Op, Tensor, contiguous, copied, empty_array, random_uniform
+from .value import Value
+
+
+def fused_by(kind):
+    """Let the operation `kind` compute a textbook definition where its first argument is a Tensor.
+
+    `kind().setup(*arguments)` keeps the options and returns the tensors among the arguments, in order. The operation
+    remembers the call as `definition`, so that a drawing can open it.
+    """
+
+    def decorate(definition):
+        @functools.wraps(definition)
+        def function(*args, **options):
+            if mode.textbook or not isinstance(args[0], Tensor):
+                return definition(*args, **options)
+            op = kind()
+            inputs = op.setup(*args, **options)
+            op.definition = functools.partial(definition, *args, **options)
+            return op(*inputs)
+
+        return function
+
+    return decorate
+
+
+def as_values(x, label=""):
+    """Numbers as an array of Values that take no gradient, each labelled by its place: x[0,1]. Values stay as they are."""
+    array = np.asarray(x._data if isinstance(x, Tensor) else x)
+    if array.dtype == object and all(isinstance(v, Value) for v in array.flat):
+        return array
+    values = np.empty(array.shape, dtype=object)
+    for place in np.ndindex(array.shape):
+        v = array[place]
+        values[place] = v if isinstance(v, Value) else Value(
+            v, f"{label}[{','.join(map(str, place))}]" if label and place else label, requires_grad=False)
+    return values
+
+
+def beside(x, weight, label="x"):
+    """x in the engine of a weight: lists and NumPy arrays become Values, or a Tensor of the weight's dtype."""
+    if isinstance(weight, Tensor):
+        if isinstance(x, Tensor):
+            if x.dtype != weight.dtype:
+                raise TypeError(f"the input is {x.dtype} and the weights are {weight.dtype}; convert one of them, "
+                                f"as in x.to({weight.dtype.name!r})")
+            return x
+        array = np.asarray(x)
+        if array.dtype == object:
+            raise TypeError('the input holds Values and the weights are tensors; call model.to("scalar") first')
+        return Tensor(array.astype(weight.dtype))
+    return as_values(x, label)
+
+
+def numbers(x):
+    """The plain numbers of x, through which no gradient flows."""
+    return x.detach() if isinstance(x, Tensor) else np.vectorize(float, otypes=[float])(x)
+
+
+# -------------------------------------------------------------------------------------------------------- activations
+
+def elementwise(name):
+    """A row of the page of calculus as a function of a Value, a Tensor, or an array of Values."""
+    through = np.frompyfunc(getattr(Value, name), 1, 1)
+
+    def function(x):
+        if isinstance(x, (Value, Tensor)):
+            return getattr(x, name)()
+        array = np.asarray(x)
+        return through(array) if array.dtype == object else getattr(Tensor(x), name)()
+
+    function.__name__ = name
+    function.__doc__ = f"{name} of every element: a row of the page of calculus (value.py)."
+    return function
+
+
+relu, sigmoid, tanh, softplus = map(elementwise, ("relu", "sigmoid", "tanh", "softplus"))
+gelu_exact = elementwise("gelu")
+
+
+def gelu(x, approximate="none"):
+    """x Φ(x), Φ the distribution function of the normal distribution (Hendrycks and Gimpel, 2016).
+
+    approximate="tanh" gives ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    """
+    if approximate == "none":
+        return gelu_exact(x)
+    if approximate != "tanh":
+        raise ValueError(f'gelu: approximate is "none" or "tanh", got {approximate!r}')
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh, "gelu": gelu, "softplus": softplus}
+
+
+class Rows(Op):
+    """An operation on the last axis: moves `dim` there, and hands the kernel (rows, n)."""
+
+    def setup(self, x, dim=-1):
+        self.dim = last_axis(self.name, x, dim)
+        return (x,)
+
+    def forward(self, x):
+        y = empty_array(x.shape, x.dtype)
+        self.rows(self.kernels()[0], y, x)
+        return y
+
+    def backward(self, g, y, x):
+        dx = empty_array(x.shape, x.dtype)
+        self.rows(self.kernels()[1], dx, g, y)
+        return (dx,)
+
+    def rows(self, kernel, out, *arrays):
+        n = out.shape[self.dim]
+        if self.dim == out.ndim - 1:
+            run(kernel, out.reshape(-1, n), *[contiguous(a).reshape(-1, n) for a in arrays])
+        else:
+            moved = np.moveaxis(out, self.dim, -1)
+            there = empty_array(moved.shape, out.dtype)
+            run(kernel, there.reshape(-1, n),
+                *[contiguous(np.moveaxis(a, self.dim, -1)).reshape(-1, n) for a in arrays])
+            run(np.copyto, moved, there)
+
+
+def last_axis(name, x, dim):
+    if not isinstance(dim, (int, np.integer)) or not -x.ndim <= dim < x.ndim:
+        raise IndexError(f"{name}: axis {dim} does not exist in shape {x.shape}")
+    if not x.shape[dim]:
+        raise ValueError(f"{name}: axis {dim} of shape {x.shape} is empty")
+    if isinstance(x, Tensor) and x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
+    return int(dim) % x.ndim
+
+
+class Softmax(Rows):
+    """∂/∂xᵢ = yᵢ (gᵢ - Σⱼ gⱼ yⱼ)."""
+
+    name = "softmax"
+
+    def kernels(self):
+        return kernels.softmax, kernels.softmax_backward
+
+
+@fused_by(Softmax)
+def softmax(x, dim=-1):
+    """softmax(x)ᵢ = exp(xᵢ) / Σⱼ exp(xⱼ) along `dim` (Bridle, 1990); shifted by the largest, so that none overflows.
+
+    >>> from tinynet import tensor
+    >>> softmax(tensor([0.0, 0.0])).tolist()
+    [0.5, 0.5]
+    """
+    x = arrays_of_values(x)
+    last_axis("softmax", x, dim)
+    e = np.exp(x - numbers(x.max(dim, keepdims=True)))
+    return e / e.sum(dim, keepdims=True)
+
+
+class LogSoftmax(Rows):
+    """∂/∂xᵢ = gᵢ - exp(yᵢ) Σⱼ gⱼ."""
+
+    name = "log_softmax"
+
+    def kernels(self):
+        return kernels.log_softmax, kernels.log_softmax_backward
+
+
+@fused_by(LogSoftmax)
+def log_softmax(x, dim=-1):
+    """log softmax(x)ᵢ = xᵢ - log Σⱼ exp(xⱼ) along `dim`."""
+    x = arrays_of_values(x)
+    last_axis("log_softmax", x, dim)
+    x = x - numbers(x.max(dim, keepdims=True))
+    return x - np.log(np.exp(x).sum(dim, keepdims=True))
+
+
+def arrays_of_values(x):
+    """A list of Values, or one, as an array; a list of numbers as a Tensor."""
+    if isinstance(x, Tensor):
+        return x
+    array = np.asarray(x)
+    return array if array.dtype == object else Tensor(x)
+
+
+# ------------------------------------------------------------------------------------------------------ linear layers
+
+class Linear(Op):
+    """y = act(x Wᵀ + b). With z the gradient before the activation: ∂x = z W, ∂W = zᵀ x, ∂b = Σ z over the rows."""
+
+    name = "linear"
+
+    def setup(self, x, weight, bias=None, activation=None):
+        self.activation = activation
+        return (x, weight) if bias is None else (x, weight, bias)
+
+    def forward(self, x, w, b=None):
+        n = w.shape[0]
+        y = empty_array((*x.shape[:-1], n), x.dtype)
+        self.x = contiguous(x).reshape(-1, w.shape[1])
+        self.y = y.reshape(-1, n)
+        run(kernels.matmul, self.y, self.x, w.T)
+        if self.activation in kernels.NEEDS_INPUT:  # the derivative is a function of what went in: keep that
+            self.y, out = y.reshape(-1, n), empty_array(y.shape, y.dtype)
+            if b is not None:
+                run(kernels.bias_act(None), self.y, b)
+            run(kernels.elementwise.unary(self.activation), out.reshape(-1), self.y.reshape(-1))
+            return out
+        if b is not None or self.activation:
+            run(kernels.bias_act(self.activation), self.y, b if b is not None else np.zeros(n, y.dtype))
+        return y
+
+    def backward(self, g, y, x, w, b=None):
+        g = contiguous(g).reshape(self.y.shape)
+        db = empty_array((w.shape[0],), g.dtype)
+        z = empty_array(g.shape, g.dtype) if self.activation else g
+        if self.activation or (b is not None and self.needs[2]):
+            run(kernels.bias_act_backward(self.activation), z, db, g, self.y)
+        dx = dw = None
+        if self.needs[0]:
+            dx = empty_array(x.shape, x.dtype)
+            run(kernels.matmul, dx.reshape(self.x.shape), z, w)
+        if self.needs[1]:
+            dw = empty_array(w.shape, w.dtype)
+            run(kernels.matmul, dw, z.T, self.x)
+        return dx, dw, db
+
+
+@fused_by(Linear)
+def linear(x, weight, bias=None, activation=None):
+    """act(x Wᵀ + b): x (…, in), weight (out, in), bias (out), result (…, out).
+
+    `activation` names one of relu, sigmoid, tanh, gelu, softplus; None is the plain linear layer.
+    """
+    y = x @ weight.T
+    if bias is not None:
+        y = y + bias
+    return ACTIVATIONS[activation](y) if activation else y
+
+
+class Embedding(Op):
+    """Rows of a table; the gradient of a row is the sum over the places that took it."""
+
+    name = "embedding"
+
+    def setup(self, weight, indices):
+        self.indices = indices
+        return (weight,)
+
+    def forward(self, w):
+        y = empty_array((*self.indices.shape, w.shape[1]), w.dtype)
+        run(kernels.embedding, y.reshape(-1, w.shape[1]), w, self.indices.reshape(-1))
+        return y
+
+    def backward(self, g, y, w):
+        dw = empty_array(w.shape, w.dtype)
+        run(kernels.embedding_backward, dw, contiguous(g).reshape(-1, w.shape[1]), self.indices.reshape(-1))
+        return (dw,)
+
+
+@fused_by(Embedding)
+def table_rows(weight, indices):
+    return weight[indices]
+
+
+def embedding(indices, weight):
+    """weight[indices]: a row of the table (entries, width) for each index; result (*indices.shape, width)."""
+    if isinstance(indices, Tensor):
+        indices = indices._data
+    indices = np.asarray(indices)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"embedding: expected whole numbers as indices, got {indices.dtype}")
+    run(in_range, indices, len(weight), "embedding: index")
+    return table_rows(weight, np.ascontiguousarray(indices, dtype=np.int64))
+
+
+def in_range(indices, n, what):
+    """IndexError where an index is not one of 0 … n - 1; called through `run`, so that replays check as well."""
+    if indices.size and (indices.min() < 0 or indices.max() >= n):
+        wrong = indices[(indices < 0) | (indices >= n)].flat[0]
+        raise IndexError(f"{what} {wrong} is outside 0 … {n - 1}")
+
+
+class Dropout(Op):
+    """y = x · mask / (1 - p), the mask drawn anew at each call, also in a replayed step."""
+
+    name = "dropout"
+
+    def setup(self, x, p):
+        self.p = p
+        return (x,)
+
+    def forward(self, x):
+        self.u, y = empty_array(x.shape, np.float32), empty_array(x.shape, x.dtype)
+        run(random_uniform, self.u)
+        run(kernels.dropout, y.reshape(-1), contiguous(x).reshape(-1), self.u.reshape(-1), self.p)
+        return y
+
+    def backward(self, g, y, x):
+        dx = empty_array(x.shape, x.dtype)
+        run(kernels.dropout, dx.reshape(-1), contiguous(g).reshape(-1), self.u.reshape(-1), self.p)
+        return (dx,)
+
+
+@fused_by(Dropout)
+def drop(x, p):
+    kept = Generator.stream.random(x.shape, dtype=np.float32) >= p
+    return x * (kept / (1.0 - p) if not isinstance(x, Tensor) else Tensor((kept / (1.0 - p)).astype(x.dtype)))
+
+
+def dropout(x, p=0.5, training=True):
+    """Each element is zero with probability p, else divided by 1 - p (Srivastava et al., 2014); x itself in eval."""
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"dropout: p is a probability below 1, got {p}")
+    return drop(arrays_of_values(x), p) if training and p else x
+
+
+# ------------------------------------------------------------------------------------------------------ normalisation
+
+class LayerNorm(Op):
+    """With x̂ the normalised rows and s = g w: ∂x = (s - mean(s) - x̂ mean(s x̂)) / σ, ∂w = Σ g x̂, ∂b = Σ g."""
+
+    name = "layer_norm"
+
+    def setup(self, x, weight=None, bias=None, eps=1e-5):
+        self.eps = eps
+        return (x, weight, bias)
+
+    def forward(self, x, w, b):
+        y = empty_array(x.shape, x.dtype)
+        self.x = contiguous(x).reshape(-1, w.size)
+        self.mean, self.rstd = empty_array(len(self.x), x.dtype), empty_array(len(self.x), x.dtype)
+        run(kernels.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, w.reshape(-1), b.reshape(-1),
+            self.eps)
+        return y
+
+    def backward(self, g, y, x, w, b):
+        dx, dw, db = (empty_array(a.shape, a.dtype) for a in (x, w, b))
+        run(kernels.layer_norm_backward, dx.reshape(-1, w.size), dw.reshape(-1), db.reshape(-1),
+            contiguous(g).reshape(-1, w.size), self.x, self.mean, self.rstd, w.reshape(-1))
+        return dx, dw, db
+
+
+@fused_by(LayerNorm)
+def normalise(x, weight, bias, eps=1e-5):
+    axes = tuple(range(x.ndim - weight.ndim, x.ndim))
+    d = x - x.mean(axes, keepdims=True)
+    return d / np.sqrt((d * d).mean(axes, keepdims=True) + eps) * weight + bias
+
+
+def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """(x - mean) / √(var + eps) · weight + bias over the last axes (Ba, Kiros and Hinton, 2016)."""
+    x, shape = arrays_of_values(x), tuple(np.atleast_1d(normalized_shape))
+    if tuple(x.shape[x.ndim - len(shape):]) != shape:
+        raise ValueError(f"layer_norm: input has shape {tuple(x.shape)}, expected it to end in {shape}")
+    if not math.prod(shape):
+        raise ValueError("layer_norm: there is nothing to average over")
+    dtype = x.dtype if isinstance(x, Tensor) else float
+    weight = weight if weight is not None else np.ones(shape, dtype)
+    bias = bias if bias is not None else np.zeros(shape, dtype)
+    if isinstance(x, Tensor):
+        weight, bias = (w if isinstance(w, Tensor) else Tensor(w) for w in (weight, bias))
+    return normalise(x, weight, bias, eps)
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+def reduced(losses, reduction):
+    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+
+class Loss(Op):
+    """A loss over (n) or (n, classes) numbers: a kernel gives each one's loss, another the gradient."""
+
+    def scale(self, g, n):
+        """What each loss contributes: g (a number, or one for each) over n for the mean."""
+        g = contiguous(g).reshape(-1)
+        if self.reduction != "mean":
+            return g
+        scaled = empty_array(g.shape, g.dtype)
+        run(np.multiply, g, 1.0 / n, scaled)
+        return scaled
+
+    def reduce(self, losses, shape):
+        if self.reduction == "none":
+            return losses.reshape(shape)
+        y = empty_array((), losses.dtype)
+        run(np.mean if self.reduction == "mean" else np.sum, losses, None, None, y)
+        return y
+
+
+class MSELoss(Loss):
+    """∂/∂input = 2 (input - target), over n for the mean."""
+
+    name = "mse_loss"
+
+    def setup(self, input, target, reduction="mean"):
+        self.reduction = reduction
+        return (input, target)
+
+    def forward(self, x, t):
+        d = empty_array(x.shape, x.dtype)
+        if self.reduction == "none":
+            run(np.subtract, x, t, d)
+            run(np.multiply, d, d, d)
+            return d
+        y = empty_array((), x.dtype)
+        run(kernels.mse, y.reshape(1), contiguous(x).reshape(-1), contiguous(t).reshape(-1),
+            1.0 / max(x.size, 1) if self.reduction == "mean" else 1.0)
+        return y
+
+    def backward(self, g, y, x, t):
+        dx = empty_array(x.shape, x.dtype)
+        g = contiguous(g).reshape(-1)
+        run(kernels.mse_backward, dx.reshape(-1), g, contiguous(x).reshape(-1), contiguous(t).reshape(-1),
+            1.0 / max(x.size, 1) if self.reduction == "mean" else 1.0)
+        dt = None
+        if self.needs[1]:
+            dt = empty_array(x.shape, x.dtype)
+            run(np.negative, dx, dt)
+        return dx, dt
+
+
+@fused_by(MSELoss)
+def squared_errors(input, target, reduction="mean"):
+    d = input - target
+    return reduced(d * d, reduction)
+
+
+def mse_loss(input, target, reduction="mean"):
+    """(input - target)² of every element, and their mean (or "sum", or "none")."""
+    input, target = same_shapes("mse_loss", input, target, reduction)
+    return squared_errors(input, target, reduction)
+
+
+class CrossEntropy(Loss):
+    """On logits: loss = log Σ exp(xⱼ) - x_target; ∂/∂xⱼ = softmax(x)ⱼ - [j = target], over n for the mean."""
+
+    name = "cross_entropy"
+
+    def setup(self, logits, target, reduction="mean"):
+        self.target, self.reduction = target, reduction
+        return (logits,)
+
+    def forward(self, x):
+        x = contiguous(x)
+        losses, self.probabilities = empty_array(len(x), x.dtype), empty_array(x.shape, x.dtype)
+        run(kernels.cross_entropy, losses, self.probabilities, x, self.target)
+        return self.reduce(losses, losses.shape)
+
+    def backward(self, g, y, x):
+        dx = empty_array(x.shape, x.dtype)
+        run(kernels.cross_entropy_backward, dx, self.scale(g, max(len(x), 1)), self.probabilities, self.target)
+        return (dx,)
+
+
+@fused_by(CrossEntropy)
+def negative_log_likelihood(logits, target, reduction="mean"):
+    return reduced(-log_softmax(logits, 1)[np.arange(len(target)), target], reduction)
+
+
+def cross_entropy(input, target, reduction="mean"):
+    """-log softmax(input)[target], averaged over the batch: input (n, classes) logits, target (n) class indices.
+
+    A single example, input (classes) and target (), gives its loss.
+
+    >>> from tinynet import tensor
+    >>> round(cross_entropy(tensor([[0.0, 0.0]]), [1]).item(), 4)     # log 2
+    0.6931
+    """
+    check_reduction("cross_entropy", reduction)
+    input = arrays_of_values(input)
+    target = np.asarray(target._data if isinstance(target, Tensor) else target)
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: expected whole numbers as targets (class indices), got {target.dtype}")
+    if input.ndim == 1 and target.ndim == 0:
+        input, target = input.reshape(1, -1), target.reshape(1)
+        reduction = "sum" if reduction == "none" else reduction
+    if input.ndim != 2 or target.ndim != 1 or len(input) != len(target):
+        raise ValueError(f"cross_entropy: expected input (n, classes) and target (n), got {tuple(input.shape)} and "
+                         f"{target.shape}")
+    if reduction == "mean" and not len(target):
+        raise ValueError("cross_entropy: the batch is empty, there is nothing to average")
+    run(in_range, target, input.shape[1], "cross_entropy: target")
+    if target.dtype != np.int64:
+        whole = empty_array(target.shape, np.int64)
+        run(np.copyto, whole, target)
+        target = whole
+    return negative_log_likelihood(input, target, reduction)
+
+
+class BCEWithLogits(Loss):
+    """∂/∂x = sigmoid(x) - target, over n for the mean."""
+
+    name = "binary_cross_entropy_with_logits"
+
+    def setup(self, input, target, reduction="mean"):
+        self.reduction = reduction
+        return (input, target)
+
+    def forward(self, x, t):
+        losses = empty_array(x.shape, x.dtype)
+        run(kernels.bce_with_logits, losses.reshape(-1), contiguous(x).reshape(-1), contiguous(t).reshape(-1))
+        return self.reduce(losses.reshape(-1), x.shape)
+
+    def backward(self, g, y, x, t):
+        dx = empty_array(x.shape, x.dtype)
+        g = self.scale(g, max(x.size, 1))
+        run(kernels.bce_with_logits_backward, dx.reshape(-1), g, contiguous(x).reshape(-1), contiguous(t).reshape(-1))
+        dt = None
+        if self.needs[1]:
+            dt = empty_array(x.shape, x.dtype)
+            run(np.multiply, g.reshape(x.shape) if g.size == x.size else g, x, dt)
+            run(np.negative, dt, dt)
+        return dx, dt
+
+
+@fused_by(BCEWithLogits)
+def logit_losses(input, target, reduction="mean"):
+    return reduced(softplus(input) - input * target, reduction)
+
+
+def binary_cross_entropy_with_logits(input, target, reduction="mean"):
+    """-t log σ(x) - (1 - t) log(1 - σ(x)) = softplus(x) - x t, σ the sigmoid, for targets t in [0, 1]."""
+    input, target = same_shapes("binary_cross_entropy_with_logits", input, target, reduction)
+    return logit_losses(input, target, reduction)
+
+
+def check_reduction(name, reduction):
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'{name}: reduction is "mean", "sum" or "none", got {reduction!r}')
+
+
+def same_shapes(name, input, target, reduction):
+    """Both in one engine and of one shape: a loss that broadcasts (n, 1) against (n) is a classic silent mistake."""
+    check_reduction(name, reduction)
+    input = arrays_of_values(input)
+    if isinstance(input, Tensor):
+        if isinstance(target, Tensor) and target.dtype != input.dtype:
+            target = target.to(input.dtype)
+        target = target if isinstance(target, Tensor) else beside(target, input)
+    else:
+        target = np.asarray(target._data if isinstance(target, Tensor) else target)
+    if tuple(input.shape) != tuple(target.shape):
+        raise ValueError(f"{name}: input has shape {tuple(input.shape)} and target {tuple(target.shape)}; they must be "
+                         "the same")
+    if reduction == "mean" and not math.prod(input.shape):
+        raise ValueError(f"{name}: the batch is empty, there is nothing to average")
+    return input, target

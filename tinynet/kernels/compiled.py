@@ -51,15 +51,19 @@ def set_num_threads(n):
     threads = n
 
 
-def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, **names):
-    """The function compiled. `names` are given to it beside the globals of its file; `name` tells its copies apart."""
+def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, inline=False, **names):
+    """The function compiled. `names` are given to it beside the globals of its file; `name` tells its copies apart.
+
+    `inline` puts it into the loops that call it, whatever its size: only so do they vectorise.
+    """
     if function is None:
-        return functools.partial(jit, name=name, parallel=parallel, math=math, cache=cache, **names)
+        return functools.partial(jit, name=name, parallel=parallel, math=math, cache=cache, inline=inline, **names)
     scope = {**function.__globals__, **names} if names else function.__globals__
     copy = FunctionType(function.__code__, scope, name or function.__name__, function.__defaults__, function.__closure__)
     copy.__module__, copy.__doc__ = function.__module__ or __name__, function.__doc__
     copy.__qualname__ = f"{name or function.__name__}{'_parallel' * parallel}_{STAMP}"
-    return numba.njit(copy, cache=cache, parallel=parallel, fastmath=math, error_model="numpy", nogil=True)
+    return numba.njit(copy, cache=cache, parallel=parallel, fastmath=math, forceinline=inline, error_model="numpy",
+                      nogil=True)
 
 
 class Parts(Kernel):

@@ -60,7 +60,7 @@ def mantissa(builder, x, n):
 
 
 power_of_two, exponent, mantissa = bits(power_of_two), bits(exponent), bits(mantissa)
-exact = jit(math=SAME_ORDER)
+exact = jit(math=SAME_ORDER, cache=False, inline=True)
 
 
 @exact
@@ -156,9 +156,51 @@ def sigmoid(x):
     return ONE / (ONE + exp(-x))
 
 
-@jit(math=SAME_ORDER)
+@exact
+def normal_tail(x):
+    """(Φ(-|x|), e^(-x²/2)) with Φ the normal distribution: Φ(-|x|) = e^(-x²/2) · a polynomial of 1 / (1 + 0.35 |x|/√2),
+    fitted to 6e-9 as in Abramowitz and Stegun (1964), 7.1.26."""
+    u = (x if x >= ZERO else -x) * f32(0.70710678)
+    e = exp(-u * u)
+    t = ONE / (ONE + f32(0.35) * u)
+    p = f32(-0.19665258) * t + f32(0.76615627)
+    p = p * t + f32(-0.66867498)
+    p = p * t + f32(0.67242014)
+    p = p * t + f32(-0.0016473)
+    p = p * t + f32(0.23380824)
+    p = p * t + f32(0.19459022)
+    return HALF * (p * t * e), e
+
+
+@exact
+def gelu(x):
+    tail, _ = normal_tail(x)
+    return x * (ONE - tail if x > ZERO else tail)
+
+
+@exact
+def gelu_slope(x, y):
+    tail, e = normal_tail(x)
+    return (ONE - tail if x > ZERO else tail) + x * f32(0.39894228) * e
+
+
+@jit(math=SAME_ORDER, cache=False, inline=True)
 def double_sigmoid(x):
     return 1.0 / (1.0 + math.exp(-x))
+
+
+@intrinsic
+def vector_maximum(typing, a, b):
+    """The larger of two numbers neither of which is NaN, in the form of which a loop over an array vectorises."""
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        function = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+    return a(a, a), generate
+
+
+maximum = np.maximum if INTERPRETED else vector_maximum
 
 
 def module(name, **functions):
@@ -172,7 +214,8 @@ SINGLE = module("math32", exp=exp, log=log, log1p=log1p, tanh=tanh, erf=erf, sqr
 # Without a compiler NumPy's functions serve both, because Python's `math` raises where IEEE 754 says ∞ or NaN.
 PLAIN = module("plain", exp=np.exp, log=np.log, log1p=np.log1p, tanh=np.tanh, erf=math.erf, sqrt=np.sqrt, sin=np.sin,
                cos=np.cos, pow=np.power, nan=math.nan)
-VECTORS = {"sigmoid": sigmoid}  # forms of a row without a branch
+# Forms of a row that have no branch, or share work: (name, derivative) -> function, the derivative None for the value.
+VECTORS = {("sigmoid", None): sigmoid, ("gelu", None): gelu, ("gelu", 0): gelu_slope}
 
 
 def compiled_row(function, library, sigmoid, constant):
@@ -181,7 +224,8 @@ def compiled_row(function, library, sigmoid, constant):
     constants = tuple(constant(c) if isinstance(c, float) else c for c in code.co_consts)
     names = {"math": library, "abs": abs, "sigmoid": sigmoid,
              **{name: getattr(library, name) for name in ("exp", "log", "sin", "cos", "erf")}}
-    return jit(FunctionType(code.replace(co_consts=constants), names, code.co_name), math=SAME_ORDER, cache=False)
+    return jit(FunctionType(code.replace(co_consts=constants), names, code.co_name), math=SAME_ORDER, cache=False,
+               inline=True)
 
 
 def either(single, double, operands):
@@ -218,8 +262,7 @@ def row(name, derivative=None):
         rule = RULES[name]
         function = rule.value if derivative is None else rule.derivatives[derivative]
         library = PLAIN if INTERPRETED else math
-        single = VECTORS.get(name) if derivative is None else None
-        single = single or compiled_row(function, SINGLE, sigmoid, f32)
+        single = VECTORS.get((name, derivative)) or compiled_row(function, SINGLE, sigmoid, f32)
         double = compiled_row(function, library, double_sigmoid, float)
         made[name, derivative] = either(single, double, function.__code__.co_argcount)
     return made[name, derivative]

@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from .compiled import ANY_ORDER, jit, kernel, prange, span
-from .math32 import exp_of, log_of
+from .compiled import jit, kernel, prange, span
+from .math32 import exp_of, log_of, maximum
 
 
-@jit(math=ANY_ORDER | {"nnan"})  # a NaN that the maximum overlooks is found again by the sum of the exponentials
+@jit
 def largest(x):
+    """The maximum. It may overlook a NaN, which the sum of the exponentials then finds."""
     m = x[0]
     for i in range(1, x.size):
-        m = x[i] if x[i] > m else m  # noqa: FURB136  (the form that vectorises)
+        m = maximum(m, x[i])
     return m
 
 

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tinynet import Value
+from tinynet import Value, scenes
 from tinynet.graph import topological
-from tinynet.pictures import FAINT, FORMATS, INK, PALETTE, PAPER, draw
+from tinynet.pictures import FAINT, FORMATS, INK, PALETTE, PAPER, Drawing, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -420,6 +420,18 @@ def test_focus_opens_one_sample_by_its_neurons(batch):
     assert len(parts(draw(loss, focus=4, direction="TB"), "edge")) == len(drawing.scene.arrows)
 
 
+def test_a_sample_is_found_where_the_loss_is_a_module_too():
+    nn = pytest.importorskip("tinynet.nn")
+    model = nn.MLP(2, [8, 1]).to("scalar")
+    loss = nn.BCEWithLogitsLoss()(model([[0.0, 1.0], [1.0, 0.5], [2.0, -1.0]]), [[0.0], [1.0], [1.0]])
+    loss.backward()
+    drawing = draw(loss, focus=2)
+    shown = {box.name for box in drawing.scene.boxes}
+    assert {"x[2,0]", "x[2,1]", "layers.0", "layers.1"} <= shown and "x[1,0]" not in shown
+    operations = [box.name for box in drawing.scene.boxes if box.kind == "op"]
+    assert operations.count("relu") == 8 and "softplus" in operations  # its neurons, and its own term of the loss
+
+
 def test_focus_on_a_node_opens_what_its_layer_computed_to_get_it():
     model, loss = moons_loss(n=2)
     node = next(n for n in topological(loss) if n.op and n.op.name == "relu" and n.scope.module is model.layers[0])
@@ -442,6 +454,126 @@ def test_a_focus_that_opens_too_much_says_so():
     _, loss = moons_loss(n=2)
     with pytest.raises(ValueError, match="opens [0-9,]+ nodes, more than limit=300"):
         draw(loss, focus="layers.1")
+
+
+# ---------------------------------------------------------------------------------------------------- arrays and models
+
+
+def array_graph():
+    tinynet = pytest.importorskip("tinynet.tensors")
+    numpy = pytest.importorskip("numpy")
+    numbers = numpy.random.default_rng(0).normal(size=(4, 3))
+    x = tinynet.tensor(numbers, label="x")
+    w = tinynet.tensor(numbers[:3, :2].copy(), requires_grad=True, label="w")
+    h = (x @ w).tanh()
+    h.label = "h"
+    return x, w, h, (h * h).sum()
+
+
+def test_the_shapes_of_arrays_stand_on_the_edges():
+    *_, loss = array_graph()
+    scene = draw(loss).scene
+    labels = [arrow.label for arrow in scene.arrows if arrow.head.startswith("op")]
+    assert labels == ["① (4, 3)", "② (3, 2)", "(4, 2)", "(4, 2)", "(4, 2)", "(4, 2)"]
+
+
+def test_arrays_show_their_range_and_the_size_of_their_gradient_between_the_leaves_too():
+    x, w, h, loss = array_graph()
+    loss.backward()
+    drawing = draw(loss)
+    shown = fields(drawing, "h")
+    assert shown["shape"] == "(4, 2)"
+    assert [number(end) for end in shown["data"].split(" … ")] == pytest.approx([h.data.min(), h.data.max()], rel=1e-3)
+    assert number(shown["grad rms"]) == pytest.approx(rms(2 * h.data.ravel()), rel=1e-3)  # d Σh² / dh = 2h
+    assert number(fields(drawing, "w")["grad rms"]) == pytest.approx(rms(w.grad.ravel()), rel=1e-3)
+    assert "grad" not in fields(drawing, "x") and h.grad is None
+
+
+def test_gradients_of_another_moment_are_not_made_up():
+    *_, loss = array_graph()
+    assert fields(draw(loss), "h")["grad"] == "–"
+    loss.backward()
+    loss.backward()
+    assert fields(draw(loss), "h")["grad"] == "–"
+
+
+def test_a_fused_operation_opens_into_its_textbook_definition():
+    tensors, functional = pytest.importorskip("tinynet.tensors"), pytest.importorskip("tinynet.functional")
+    x = tensors.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 1.0]], requires_grad=True, label="x")
+    y = functional.softmax(x)
+    loss = (y * y).sum()
+    loss.backward()
+
+    def operations(drawing):
+        return [box.name for box in drawing.scene.boxes if box.kind == "op"]
+
+    assert operations(draw(loss)) == ["softmax", "×", "sum"]
+    for drawing in (draw(loss, fused=False), draw(loss, focus=y)):
+        assert operations(drawing) == ["−", "eˣ", "sum", "÷", "×", "sum"]
+        assert fields(drawing, "x") == fields(draw(loss), "x")
+        rows = [dict(box.fields) for box in drawing.scene.boxes if box.kind == "number"]
+        assert all("grad rms" in row or row.get("grad", "–") != "–" for row in rows if "grad" in row)
+    assert y.op.name == "softmax" and operations(draw(loss)) == ["softmax", "×", "sum"]
+
+
+def test_a_layer_in_focus_opens_its_fused_operation():
+    nn = pytest.importorskip("tinynet.nn")
+    tensors = pytest.importorskip("tinynet.tensors")
+    loss = nn.MLP(2, [4, 3, 1])(tensors.ones(5, 2)).sum()
+    loss.backward()
+    names = [box.name for box in draw(loss, focus="layers.1").scene.boxes]
+    assert {"layers.0", "layers.1.weight", "layers.1.bias", "layers.2", "@", "+", "relu"} <= set(names)
+    assert "layers.1" not in names and "layers.0.weight" not in names
+    with pytest.raises(ValueError, match="one array, of shape"):
+        draw(loss, focus="layers.1[2]")
+
+
+@pytest.mark.parametrize("engine", ["tensor", "scalar"])
+def test_a_model_is_drawn_before_any_data(engine):
+    nn = pytest.importorskip("tinynet.nn")
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2)).to(engine)
+    boxes = {box.name: dict(box.fields) for box in draw(model, (5, 6)).scene.boxes}
+    assert boxes["0"] == {"shape": "(5, 6) → (5, 4)", "parameters": "28"}
+    assert boxes["1"] == {"shape": "(5, 4) → (5, 4)"}
+    assert boxes["3"] == {"shape": "(5, 4) → (5, 2)", "parameters": "10"}
+    assert all(module.training for module in model.modules()) and all(p.grad is None for p in model.parameters())
+    words = nn.Sequential(nn.Embedding(27, 8), nn.Linear(8, 27))
+    assert dict(box_called(draw(words, (4, 16)), "0").fields)["shape"] == "(4, 16) → (4, 16, 8)"
+
+
+def test_a_model_needs_a_shape_and_nothing_else_takes_one():
+    nn = pytest.importorskip("tinynet.nn")
+    with pytest.raises(ValueError, match=r"shape of its input, as in draw\(model"):
+        draw(nn.Linear(2, 1))
+    with pytest.raises(ValueError, match="tuple of whole numbers"):
+        draw(nn.Linear(2, 1), (2, "x"))
+    with pytest.raises(ValueError, match="Linear"):
+        draw(nn.Linear(2, 1), (3, 5))
+    with pytest.raises(TypeError, match="input_shape is for a model"):
+        draw(Value(1.0), (1, 2))
+
+
+# ------------------------------------------------------------------------------------------------------------ mistakes
+
+
+def test_a_mistake_is_a_badge_on_its_box_and_a_sentence_beneath(graphviz):
+    a, b, f = example()
+    f.backward()
+    scene = scenes.scene(f)
+    scene.mark([(a, "a is too large."), (None, "Nobody called backward()."), (b, "b is a wild guess."), (a, "a again.")])
+    drawing = Drawing(scene)
+    badges = {said(g)[0].split()[0]: said(g)[-1] for g in parts(drawing, "node") if "input" in g.get("class").split()}
+    assert badges == {"a": "⚠ 1, 4", "b": "⚠ 3"}
+    notes = [g.text for g in ElementTree.fromstring(drawing.svg).iter(f"{SVG}text") if g.get("class") == "note"]
+    assert notes == ["⚠ 1 a is too large.", "⚠ 2 Nobody called backward().", "⚠ 3 b is a wild guess.", "⚠ 4 a again."]
+    assert "Mistake 1: a is too large" in parts(drawing, "node")[0].get("aria-label")
+
+
+def test_many_mistakes_are_counted_not_listed():
+    _, _, f = example()
+    scene = scenes.scene(f)
+    scene.mark([(f, f"Mistake {i}.") for i in range(50)])
+    assert len(scene.notes) == 7 and scene.notes[-1].startswith("⚠ … and 44 more")
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -30,6 +30,11 @@ import graphviz
 
 from . import scenes
 
+try:
+    from . import words
+except ImportError:
+    words = None
+
 FORMATS = (".svg", ".png", ".pdf", ".gv")
 FONT = "Helvetica"
 
@@ -61,7 +66,7 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
     direction     "LR", left to right, or "TB", top to bottom
     fused         False opens every fused operation of a Tensor graph into its textbook definition
     limit         a graph of more nodes than this is folded unasked, and says so
-    input_shape   for a model before any data has passed through it: `draw(model, (1, 784))`
+    input_shape   for a model before any data has passed through it: `draw(model, (64, 784))`; folded to depth 1
 
     A notebook shows the Drawing by itself; `.save("x.svg")` (or .png .pdf .gv) writes it; `.source` is the DOT text.
     Raises TypeError where there is no graph in `what`, ValueError for an unknown direction, depth or focus.
@@ -72,7 +77,10 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
         raise ValueError(f"draw: depth is a whole number of layers to look into, 0 or more, not {depth!r}")
     if not isinstance(limit, int) or limit < 1:
         raise ValueError(f"draw: limit is the greatest number of nodes to draw one by one, not {limit!r}")
-    return Drawing(scenes.scene(what, input_shape, derivatives, depth, focus, limit, fused), direction)
+    scene = scenes.scene(what, input_shape, derivatives, depth, focus, limit, fused)
+    if input_shape is None and words:
+        scene.mark([mistake for root in scene.roots for mistake in words.mistakes(root)])
+    return Drawing(scene, direction)
 
 
 class Drawing:
@@ -180,7 +188,7 @@ def looks(box):
     lines = lines_of(box)
     texts = ["  ".join(filter(None, line[:2])) for line in lines]
     width = max(map(text_width, texts)) + 2 * PAD
-    centred = len(lines) == 1
+    centred = is_centred(lines)
     frame = {"parameter": {"peripheries": "2"}, "output": {"penwidth": "2.2"}}.get(box.role, {})
     style = {"constant": "rounded,filled,dashed"}.get(box.role, "rounded,filled")
     return {"label": "".join(plain(text) + ("" if centred else r"\l") for text in texts),
@@ -196,6 +204,11 @@ def lines_of(box):
     head = [(name, role if i == 0 else "", "name") for i, name in enumerate(names) if name or role]
     badge = [("⚠ " + ", ".join(map(str, box.badges)), "", "badge")] if box.badges else []
     return head + [(key, text, "field") for key, text in box.fields] + badge
+
+
+def is_centred(lines):
+    """Whether a box holds one short text, which stands in its middle."""
+    return len(lines) == 1 and not (lines[0][0] and lines[0][1])
 
 
 def shortened(name, letters=40, lines=3):
@@ -278,6 +291,7 @@ def style_sheet():
     return "\n".join([
         ".tinynet text { font-family: system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif }",
         ".tinynet text { font-variant-numeric: tabular-nums }",
+        ".tinynet .badge { font-weight: 600 }",
         ".tinynet .name { font-weight: 600; unicode-bidi: isolate }",
         ".tinynet .role, .tinynet .key { font-size: 10px }",
         "@media (prefers-color-scheme: dark) {", *dark, "}",
@@ -342,10 +356,10 @@ def align(group, box):
     for i, (text, (key, value, kind)) in enumerate(zip(texts, lines)):
         text.text = None
         text.set("y", f"{(top + bottom - LINE * len(lines)) / 2 + LINE * (i + 0.75):.2f}")
-        if len(lines) > 1:
+        if not is_centred(lines):
             text.set("x", f"{left + PAD:.2f}")
         if key:
             text.append(element("tspan", key, kind="key" if kind == "field" else kind))
         if value:
-            end = {"x": f"{right - PAD:.2f}", "text-anchor": "end"} if len(lines) > 1 else {}
+            end = {"x": f"{right - PAD:.2f}", "text-anchor": "end"} if not is_centred(lines) else {}
             text.append(element("tspan", value, **end, kind="role" if kind == "name" else "value"))

@@ -37,14 +37,37 @@ class Arrow:
 
 
 class Scene:
-    """Boxes and arrows, a headline, notes beneath the picture, and the sentences of its text alternative.
+    """Boxes and arrows, and what is said beside them.
 
-    `rows` lists boxes (their ids) that stand side by side, in that order: the neurons of a layer.
+    roots       the nodes that the picture was asked for         where      {node: the box that shows it}
+    headline    one line that says what the picture shows        notes      lines beneath it
+    rows        boxes (their ids) that stand side by side, in that order: the neurons of a layer
+    sentences   the picture's text alternative; what the boxes and arrows say, unless somebody says it better
     """
 
-    def __init__(self, boxes, arrows, headline, notes=(), sentences=(), rows=()):
-        self.boxes, self.arrows, self.headline, self.rows = boxes, arrows, headline, rows
-        self.notes, self.sentences = list(notes), list(sentences)
+    def __init__(self, roots, boxes, arrows, home, notes=(), rows=()):
+        self.roots, self.boxes, self.arrows, self.notes, self.rows = roots, boxes, arrows, list(notes), rows
+        named = {box.id: box for box in boxes}
+        self.where = {node: named[id] for node, id in home.items()}
+        self.headline = headline_of(boxes, roots)
+        self.sentences = [box.title for box in boxes] + [arrow.title for arrow in arrows if arrow.title]
+
+    @property
+    def folded(self):
+        return any(box.kind == "layer" for box in self.boxes)
+
+    def mark(self, mistakes, most=6):
+        """Put a numbered badge on the box of each (node, sentence), and the sentence beneath the picture."""
+        for number, (node, sentence) in enumerate(mistakes, 1):
+            if node in self.where:
+                badges = self.where[node].badges
+                if len(badges) < most:
+                    badges.append(number)
+                self.where[node].title += f". Mistake {number}: {sentence}"
+            if number <= most:
+                self.notes.append(f"⚠ {number}  {sentence}")
+        if len(mistakes) > most:
+            self.notes.append(f"⚠ … and {len(mistakes) - most:,} more like these.")
 
 
 # ------------------------------------------------------------------------------------------------------ numbers in text
@@ -424,6 +447,9 @@ class Calls:
             flat = 0
             for i, n in zip(place, shape):
                 flat = flat * n + i
+        if len(outputs) == 1 and is_array(outputs[0].data):
+            raise ValueError(f"draw: {name} computes one array, of shape {shape_text(outputs[0].data.shape)}; single neurons "
+                             'are there to open where the model was moved to("scalar")')
         if not 0 <= flat < len(outputs):
             raise ValueError(f"draw: focus asks for output {flat} of {name}, which has {len(outputs)}")
         return outputs[flat]
@@ -431,6 +457,7 @@ class Calls:
     def sample(self, number, models, depth, limit):
         """What belongs to one sample alone: as nodes, or as a box for each neuron, or for each layer."""
         outermost = [call for call in self.all if call.parent is None]
+        outermost = [call for call in outermost if models.learns(call.module)] or outermost  # losses are modules too
         rows = outermost[0].output_shape if len(outermost) == 1 else None
         count = rows[0] if rows else len(outermost)
         if not 0 <= number < count:
@@ -445,7 +472,8 @@ class Calls:
         loose = set()
         for node in self.order:
             operands = [x for x in node.inputs if x.inputs]
-            if node.scope is None and operands and all(x in own or x in loose for x in operands):
+            within = set(self.around(node)) & set(outermost)
+            if not within and operands and all(x in own or x in loose for x in operands):
                 loose.add(node)
         data = {x for node in own for x in node.inputs if not x.inputs and x.label and x not in models.parameters}
         loose |= data
@@ -453,7 +481,8 @@ class Calls:
             return own | loose, {}
         apart = {}
         for call in self.all:
-            if len(calls_around(call)) == depth + 1:
+            around = calls_around(call)
+            if len(around) == depth + 1 and around[0] in outermost:
                 mine = [x for x in self.outputs(call) if x in own]
                 for i, output in enumerate(mine):
                     name = models.name(call)
@@ -485,6 +514,10 @@ class Models:
                 paths = [".".join(places[:n]) for n in range(len(places), -1, -1)]
                 self.parameters[p] = name
                 self.owners[p] = [id(layers[path]) for path in paths if path in layers]
+
+    def learns(self, module):
+        """Whether a module has parameters."""
+        return any(id(module) in owners for owners in self.owners.values())
 
     def name(self, call):
         """What a layer is called: its place in the outermost module, or its class where it is that module."""
@@ -541,7 +574,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
 
     An open node is a box, the operation that made it is another one, and each operand has its own arrow, in the order
     of writing: a + a has two. Arrows between the same two groups are drawn once; those of a parameter in focus, or of a
-    neuron's parameters, to the rest of the picture are left out.
+    neuron's parameters, to the rest of the picture are left out. The third result is {node: the id of its box}.
     """
     home = {node: group[node].id if node in group else f"n{i}" for i, node in enumerate(order)}
     largest = max((abs(single(node.grad)) for node in order if node not in group and known(node.grad)), default=0.0)
@@ -600,7 +633,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
             boxes.append(Box("op-" + home[node], "op", SYMBOLS.get(name, name), title=f"operation {name}"))
         name, role = node.label or parameters.get(node, ""), role_of(node, roots, parameters)
         boxes.append(number_box(home[node], node, name, role, largest, shares[node], numbers))
-    return boxes, arrows
+    return boxes, arrows, home
 
 
 def short(node):
@@ -684,29 +717,26 @@ def untrained(model, input_shape):
                          f"{type(model).__name__}")
     if not isinstance(input_shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in input_shape):
         raise ValueError(f"draw: input_shape is a tuple of whole numbers, got {input_shape!r}")
-    from .tensors import Tensor, float32, int64, zeros
+    import numpy as np
+
+    from .tensors import Tensor
 
     training = [(module, module.training) for _, module in model.named_modules()]
     first = next(iter(model.parameters()), None)
-    dtype = first.dtype if isinstance(first, Tensor) else float32
+    dtype = first.dtype if isinstance(first, Tensor) else np.float32
     before = mode.recording
     mode.recording = True
     model.eval()
     try:
         try:
-            output = called(model, zeros(*input_shape, dtype=dtype))
+            output = model(Tensor(np.zeros(input_shape, dtype), label="input"))
         except TypeError:  # a model of words or letters wants whole numbers
-            output = called(model, zeros(*input_shape, dtype=int64))
+            output = model(Tensor(np.zeros(input_shape, np.int64), label="input"))
     finally:
         mode.recording = before
         for module, was in training:
             module.training = was
     return roots_of(output[0] if isinstance(output, tuple) else output)
-
-
-def called(model, x):
-    x.label = "input"
-    return model(x)
 
 
 # ------------------------------------------------------------------------------------------------------------ the scene
@@ -717,20 +747,25 @@ BOXES = 40  # what is folded away has at most this many boxes, unless there are 
 
 def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, limit=300, fused=True):
     """The scene of the graph behind `what`; see `pictures.draw` for what the arguments mean."""
-    roots, stay, notes = roots_of(what, input_shape), set(), []
+    roots, twins, stay, notes = roots_of(what, input_shape), {}, set(), []
+    given = roots
     if not isinstance(roots[0], Value):
         twins, stay = twins_of(roots, lambda node: not fused or in_focus(node, focus, roots))
         roots = [twins.get(root, root) for root in roots]
         focus = twins.get(focus, focus) if hasattr(focus, "inputs") else focus
+    if depth is None and input_shape is not None:
+        depth = 1
     order = topological(*roots)
     models = Models(order)
 
-    def drawn(group):
-        return boxes_and_arrows(order, set(roots), models.parameters, group, derivatives, input_shape is None)
+    def drawn(group, rows=()):
+        found = boxes_and_arrows(order, set(roots), models.parameters, group, derivatives, input_shape is None)
+        boxes, arrows, home = found
+        home.update((node, home[twin]) for node, twin in twins.items() if twin in home)
+        return Scene(given, boxes, arrows, home, notes, rows)
 
     if depth is None and focus is None and len(order) <= limit:
-        boxes, arrows = drawn({})
-        return Scene(boxes, arrows, headline_of(boxes, roots))
+        return drawn({})
     if depth is None and focus is None:
         notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
                      "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
@@ -744,8 +779,7 @@ def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, lim
     folding = tightened(order, models, depth, stay, apart, limit)
     if folding.depth < depth:
         notes.append(f"Folded to depth {folding.depth}: deeper there would be more than {limit:,} boxes.")
-    boxes, arrows = drawn(folding.group)
-    return Scene(boxes, arrows, headline_of(boxes, roots), notes, rows=folding.rows())
+    return drawn(folding.group, folding.rows())
 
 
 BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that

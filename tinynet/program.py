@@ -8,7 +8,7 @@
 %0 = parameter w
 %1 = input x
 %2 = mul %0, %1                 # w · x
-%3 = constant 1
+%3 = constant 1.0
 %4 = add %2, %3                 # %2 + 1
 return %4
 >>> program([[1.0], [2.0]])
@@ -50,75 +50,78 @@ from .value import CONSTANT, Value
 numba = compiled.numba  # as the kernels have set it up
 
 # ------------------------------------------------------------------------------------------- 1. the calculus, compiled
-# A kernel works on one long array `rows`. Its arguments say where in that array each row begins; n is how many samples
-# to do. An operand that is the same for all samples (a weight) is a row with step 0: one number.
+# A kernel works on one long array `rows`; its instruction, a line of integers, says where in that array each row begins,
+# and n how many samples there are. An operand that is the same for all samples (a weight) is a row with step 0: one
+# number. Places are unsigned because signed indices may be negative, which Python would count from the end.
 
 ENDLESS = 1 << 40  # kernels get the address of `rows`, not its length
 KERNELS, DERIVATIVE = 12, 4  # an operation has 12 places in the table of kernels: 4 for its value, 4 a derivative
+ZERO, ONE = np.uint64(0), np.uint64(1)
+STEPS = (ONE, ONE), (ZERO, ONE), (ONE, ZERO)  # the patterns: two rows (or two numbers), a number and a row, the reverse
 
 
 def forward_kernel(f, step_a, step_b):
     """y = f(a, b), or f(a)"""
-    if step_b is None:
 
-        def kernel(rows, y, a, b, n):
-            r = array_of(rows)
-            for s in range(n):
-                r[y + s] = f(r[a + s])
-    else:
+    def kernel(rows, line, n):
+        r = array_of(rows)
+        y, a, b = np.uint64(line[1]), np.uint64(line[2]), np.uint64(line[3])
+        for s in range(n):
+            r[y + s] = f(r[a + s * step_a], r[b + s * step_b])
 
-        def kernel(rows, y, a, b, n):
-            r = array_of(rows)
-            for s in range(n):
-                r[y + s] = f(r[a + s * step_a], r[b + s * step_b])
+    def unary(rows, line, n):
+        r = array_of(rows)
+        y, a = np.uint64(line[1]), np.uint64(line[2])
+        for s in range(n):
+            r[y + s] = f(r[a + s])
 
-    return kernel
+    return unary if step_b is None else kernel
 
 
 def share_kernel(f, step_a, step_b):
     """t += g · f(a, b, y), or f(a, y); the first share of a row is stored instead of added"""
-    if step_b is None:
 
-        def kernel(rows, t, g, a, b, y, n, first):
-            r = array_of(rows)
-            if first:
-                for s in range(n):
-                    r[t + s] = r[g + s] * f(r[a + s], r[y + s])
-            else:
-                for s in range(n):
-                    r[t + s] += r[g + s] * f(r[a + s], r[y + s])
-    else:
+    def kernel(rows, line, n):
+        r = array_of(rows)
+        t, g, a, b, y = (np.uint64(line[1]), np.uint64(line[2]), np.uint64(line[3]), np.uint64(line[4]),
+                         np.uint64(line[5]))
+        if line[6]:
+            for s in range(n):
+                r[t + s] = r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
+        else:
+            for s in range(n):
+                r[t + s] += r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
 
-        def kernel(rows, t, g, a, b, y, n, first):
-            r = array_of(rows)
-            if first:
-                for s in range(n):
-                    r[t + s] = r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
-            else:
-                for s in range(n):
-                    r[t + s] += r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
+    def unary(rows, line, n):
+        r = array_of(rows)
+        t, g, a, y = np.uint64(line[1]), np.uint64(line[2]), np.uint64(line[3]), np.uint64(line[5])
+        if line[6]:
+            for s in range(n):
+                r[t + s] = r[g + s] * f(r[a + s], r[y + s])
+        else:
+            for s in range(n):
+                r[t + s] += r[g + s] * f(r[a + s], r[y + s])
 
-    return kernel
+    return unary if step_b is None else kernel
 
 
-def summed_share_kernel(f, step_a, step_b):
+def summed_share_kernel(f, step_a, step_b, zero):
     """t += Σ g · f(a, b, y): the share of an operand that all samples have in common"""
 
-    def kernel(rows, t, g, a, b, y, n, first):
+    def kernel(rows, line, n):
         r = array_of(rows)
-        total = r[g] * 0
+        t, g, a, b, y = (np.uint64(line[1]), np.uint64(line[2]), np.uint64(line[3]), np.uint64(line[4]),
+                         np.uint64(line[5]))
+        total = zero
         for s in range(n):
             total += r[g + s] * f(r[a + s * step_a], r[b + s * step_b], r[y + s])
-        r[t] = total if first else r[t] + total
+        r[t] = total if line[6] else r[t] + total
 
     return kernel
-
-
-NONE, ONE = np.uint64(0), np.uint64(1)  # unsigned, as all places are: signed indices cost a test for each sample
-STEPS = (ONE, ONE), (NONE, ONE), (ONE, NONE)  # the three patterns: two rows (or two numbers), a number and a row, a row and a number
 
 
 def array_of(rows):
+    """The array that begins at this address."""
     return rows
 
 
@@ -140,18 +143,9 @@ def compilable(f):
         compilable(f.__globals__.get(name))
     for cell in f.__closure__ or ():
         compilable(cell.cell_contents)
-    overload(f, strict=False, jit_options=NUMPY_ERRORS)(chosen(f))
-    return f
-
-
-def chosen(f):
-    """What Numba asks with the types of the operands: f itself, or on float32 its copy in single precision."""
     single = in_single_precision(f)
-    return {
-        1: lambda a: single if a == types.float32 else f,
-        2: lambda a, b: single if a == types.float32 else f,
-        3: lambda a, b, y: single if a == types.float32 else f,
-    }[f.__code__.co_argcount]
+    overload(f, strict=False, jit_options=NUMPY_ERRORS)(lambda *xs: single if types.float32 in xs else f)
+    return f
 
 
 def in_single_precision(f):
@@ -162,8 +156,11 @@ def in_single_precision(f):
     return FunctionType(code.replace(co_consts=constants), names, f.__name__, f.__defaults__, f.__closure__)
 
 
-MATH32 = ModuleType("math32")  # vector instructions for exp, log, tanh, …; the rest is Python's
-vars(MATH32).update({**vars(math), **vars(math32.SINGLE)})
+MATH32 = ModuleType("math32")  # Python's functions, but for exp, log, tanh, … of a float32: those vectorise
+vars(MATH32).update(vars(math))
+for name, function in vars(math32.SINGLE).items():
+    if hasattr(function, "py_func"):
+        setattr(MATH32, name, math32.either(function, getattr(math, name), 1))
 known = set()
 NUMPY_ERRORS = {"error_model": "numpy"}  # 1/0 is inf and 0/0 is nan: one bad sample does not stop the others
 
@@ -228,54 +225,55 @@ alive = []  # compiled kernels, which must outlive every table that holds their 
 
 def made(rule, place, dtype):
     """The address of one kernel of a rule."""
-    derivative, pattern = divmod(place, 4)
-    step_a, step_b = STEPS[pattern]
-    steps = (step_a, step_b) if len(rule.derivatives) == 2 else (ONE, None)
-    number, index = types.CPointer(numba.from_dtype(dtype)), types.uint64
-    if derivative == 0:
+    derivative, pattern = divmod(place, DERIVATIVE)
+    steps = STEPS[pattern] if len(rule.derivatives) == 2 else (ONE, None)
+    summed = derivative and steps[derivative - 1] == 0
+    if not derivative:
         kernel = forward_kernel(compilable(rule.value), *steps)
-        signature = types.void(number, *[index] * 4)
+    elif not summed:
+        kernel = share_kernel(compilable(rule.derivatives[derivative - 1]), *steps)
     else:
-        summed = steps[derivative - 1] == 0
-        kernel = (summed_share_kernel if summed else share_kernel)(compilable(rule.derivatives[derivative - 1]), *steps)
-        signature = types.void(number, *[index] * 7)
+        kernel = summed_share_kernel(compilable(rule.derivatives[derivative - 1]), *steps, dtype.type(0))
     if numba.config.DISABLE_JIT:
         alive.append(kernel)
         return len(alive)
     # A sum over samples may be taken in any order, which is what lets it be a vector instruction.
-    fast = {"reassoc", "nsz"} if derivative and summed else False
+    fast = {"reassoc", "nsz"} if summed else False
     try:
-        alive.append(numba.cfunc(signature, cache=True, fastmath=fast, **NUMPY_ERRORS)(kernel))
+        alive.append(numba.cfunc(KERNEL[dtype], cache=True, fastmath=fast, **NUMPY_ERRORS)(kernel))
     except numba.core.errors.NumbaError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"compile: Numba cannot compile the row {rule.name!r} of the calculus: {reason}") from error
     return alive[-1].address
 
 
-def call(address, rows, *places):
-    """Run the kernel at an address on these places of `rows`."""
-    alive[address - 1](rows, *places)
+KERNEL = {np.dtype(t.name): types.void(types.CPointer(t), types.CPointer(types.int32), types.uint64)
+          for t in (types.float32, types.float64)}
+
+
+def call(address, rows, line, n):
+    """Run the kernel at an address with its instruction."""
+    alive[address - 1](rows, line, n)
 
 
 @overload(call)
-def call_compiled(address, rows, *places):
-    return lambda address, rows, *places: call_address(address, rows, places)
+def call_compiled(address, rows, line, n):
+    return lambda address, rows, line, n: call_address(address, rows, line, np.uint64(n))
 
 
 @intrinsic
-def call_address(typing, address, rows, places):
-    """The machine's call: (the address of `rows`, the places as unsigned numbers)."""
+def call_address(typing, address, rows, line, n):
+    """The machine's call, with the addresses of both arrays."""
 
     def lower(context, builder, signature, arguments):
-        address, rows, places = arguments
-        data = context.make_array(signature.args[1])(context, builder, rows).data
-        numbers = [context.cast(builder, builder.extract_value(places, i), t, types.uint64)
-                   for i, t in enumerate(signature.args[2])]
-        kind = ir.FunctionType(ir.VoidType(), [data.type] + [x.type for x in numbers])
-        builder.call(builder.inttoptr(address, kind.as_pointer()), [data] + numbers)
+        address, rows, line, n = arguments
+        rows, line = [context.make_array(t)(context, builder, x).data
+                      for t, x in zip(signature.args[1:3], (rows, line))]
+        kind = ir.FunctionType(ir.VoidType(), [rows.type, line.type, n.type])
+        builder.call(builder.inttoptr(address, kind.as_pointer()), [rows, line, n])
         return context.get_dummy_value()
 
-    return types.void(address, rows, places), lower
+    return types.void(address, rows, line, n), lower
 
 
 # ------------------------------------------------------------------------------------------------------- 2. the planner
@@ -465,15 +463,10 @@ def first_row(numbers):
 
 
 @numba.njit(cache=True)
-def run_forward(code, table, rows, n):
+def run_code(code, table, rows, n):
+    """The interpreter: instruction after instruction, each for n samples."""
     for i in range(code.shape[0]):
-        call(table[code[i, 0]], rows, code[i, 1], code[i, 2], code[i, 3], n)
-
-
-@numba.njit(cache=True)
-def run_backward(code, table, rows, n):
-    for i in range(code.shape[0]):
-        call(table[code[i, 0]], rows, code[i, 1], code[i, 2], code[i, 3], code[i, 4], code[i, 5], n, code[i, 6])
+        call(table[code[i, 0]], rows, code[i], n)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -495,12 +488,12 @@ def run_tiles(batch, begin, stop, width, lanes, rows, table, forward, backward, 
         for j in range(inputs.size):
             for s in range(n):
                 rows[inputs[j] + s] = batch[t + min(s, count - 1), j]
-        run_forward(forward, table, rows, n)
+        run_code(forward, table, rows, n)
         copy_columns(results, rows, outputs, t, count)
         if seed >= 0:
             for s in range(n):
                 rows[seed + s] = 1 if s < count else 0  # what fills the rest adds nothing to the sums
-            run_backward(backward, table, rows, n)
+            run_code(backward, table, rows, n)
             copy_columns(slopes, rows, kept, t, count)
             for u in range(numbers):
                 totals[u] += rows[numbers + u]
@@ -569,6 +562,10 @@ class Program:
             given = set(self.inputs)
             parameters = [x for x in order if x.op is None and x not in given]
         self.parameters = leaves(parameters, "parameters")
+        both = set(self.inputs)
+        for i, x in enumerate(self.parameters):
+            if x in both:
+                raise ValueError(f"compile: {named('parameters', i, x)} is also an input")
         self.flatten(order)
         self.plans = {}
         self.latest = None
@@ -625,6 +622,7 @@ class Program:
         with self.lock:
             results, slopes, gradients = self.run(batch, self.plan(True, bool(inputs)))
             gradients = (gradients[self.reached] / len(batch)).tolist()
+            self.latest = batch
         for p, g in zip(self.taking, gradients):
             p.grad = g if p.grad is None else p.grad + g
         loss = float(results.mean())
@@ -638,7 +636,7 @@ class Program:
         slopes = np.empty((len(batch), len(plan.kept)), self.dtype)
         rows[0, :len(self.parameters)] = [p.data for p in self.parameters]
         rows[0, len(self.parameters):len(self.parameters) + len(self.constants)] = self.constants
-        run_forward(plan.once, plan.table, rows[0], 1)
+        run_code(plan.once, plan.table, rows[0], 1)
         rows[1:, :numbers] = rows[0, :numbers]
         if self.inputs:
             code = plan.table, plan.code_forward, plan.code_backward
@@ -653,7 +651,7 @@ class Program:
             gradients[u] = len(batch)
         if len(plan.last_once):
             rows[0, numbers:2 * numbers] = gradients
-            run_backward(plan.last_once, plan.table, rows[0], 1)
+            run_code(plan.last_once, plan.table, rows[0], 1)
             gradients = rows[0, numbers:2 * numbers].astype(np.float64)
         return results, slopes, gradients
 
@@ -666,14 +664,16 @@ class Program:
 
     def checked(self, batch):
         """The batch as a (batch, inputs) array of the program's type."""
-        if batch is None and not self.inputs:
+        if batch is None:
+            if self.inputs:
+                raise ValueError(f"program: expected a batch of shape (samples, {len(self.inputs)}), got none")
             batch = np.empty((1, 0))
         try:
             array = np.asarray(batch)
         except ValueError:
             raise ValueError("program: batch: its lines have different lengths") from None
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"program: batch: expected numbers, got {array.dtype if array.dtype != object else batch!r:.60}")
+            raise TypeError(f"program: batch: expected numbers, got {str(batch)[:60]}")
         if array.ndim != 2 or array.shape[1] != len(self.inputs):
             raise ValueError(f"program: batch: expected shape (samples, {len(self.inputs)}), got {array.shape}")
         return np.ascontiguousarray(array, self.dtype)
@@ -699,26 +699,35 @@ class Program:
         order = topological(*self.outputs)
         index = {x: i for i, x in enumerate(order)}
         inputs, parameters = set(self.inputs), set(self.parameters)
-
-        def name(x):
-            return x.label or (f"{x.data:g}" if x.op is CONSTANT and x not in inputs else f"%{index[x]}")
-
         lines = []
         for i, x in enumerate(order):
             if x.inputs:
-                names = [name(a) for a in x.inputs]
-                symbol = SYMBOLS.get(x.op.name, x.op.name)
-                comment = f" {symbol} ".join(names) if symbol != x.op.name or x.op.name in OPERATORS else \
-                    f"{x.op.name}({', '.join(names)})"
-                places = ", ".join(f"%{index[a]}" for a in x.inputs)
-                label = f"{x.label} = " if x.label else ""
-                lines.append((f"%{i} = {OPERATORS.get(x.op.name, x.op.name)} {places}", label + comment))
+                code = f"{ASSEMBLY.get(x.op.name, x.op.name)} {', '.join(f'%{index[a]}' for a in x.inputs)}"
+                comment = formula(x, index)
+            elif x in inputs or x in parameters:
+                code, comment = f"{'input' if x in inputs else 'parameter'} {one_line(x.label)}".rstrip(), ""
             else:
-                kind = "input" if x in inputs else "parameter" if x in parameters else "constant"
-                lines.append((f"%{i} = {kind} {x.label or (f'{x.data:g}' if kind == 'constant' else '')}".rstrip(), ""))
+                code, comment = f"constant {x.data!r}", one_line(x.label)
+            lines.append((f"%{i} = {code}", comment))
         lines.append(("return " + ", ".join(f"%{index[y]}" for y in self.outputs), ""))
-        width = max(32, max(len(code) for code, _ in lines) + 1) if len(lines) < 10000 else 40
-        return "\n".join(f"{code:{width}}# {comment}" if comment else code for code, comment in lines)
+        return "\n".join(f"{code:31} # {comment}" if comment else code for code, comment in lines)
+
+
+ASSEMBLY = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
+
+
+def formula(x, index):
+    """How x was made: `w · x0`, `tanh(%7)`."""
+    names = [one_line(a.label) or (f"{a.data:g}" if a.op is CONSTANT else f"%{index[a]}") for a in x.inputs]
+    if x.op.name in ASSEMBLY:
+        text = f" {'·' if x.op.name == '*' else x.op.name} ".join(names)
+    else:
+        text = f"{x.op.name}({', '.join(names)})"
+    return f"{one_line(x.label)} = {text}" if x.label else text
+
+
+def one_line(label):
+    return " ".join(str(label).split())
 
 
 class Plan:
@@ -801,7 +810,8 @@ def values(given, name):
         raise ValueError(f"compile: {name}: its lines have different lengths") from None
     for i, x in enumerate(array.flat):
         if not isinstance(x, Value):
-            raise TypeError(f"compile: {name}[{i}]: expected a Value, got {type(x).__name__} {str(x)[:40]!r}")
+            place = f"{name}[{i}]" if array.ndim else name
+            raise TypeError(f"compile: {place}: expected a Value, got {type(x).__name__} {str(x)[:40]!r}")
     if not array.size:
         raise ValueError(f"compile: {name}: expected at least one Value, got none")
     return list(array.flat), array.shape
@@ -809,7 +819,11 @@ def values(given, name):
 
 def leaves(given, name):
     """The leaves in a list or array, each once."""
-    flat, stack = [], [iter([given] if isinstance(given, Value) else given)]
+    if not hasattr(given, "__iter__"):
+        given = [given]
+        if not isinstance(given[0], Value):
+            raise TypeError(f"compile: {name}: expected a list of Values, got {type(given[0]).__name__} {given[0]!r:.40}")
+    flat, stack = [], [iter(given)]
     while stack:
         for x in stack[-1]:
             if isinstance(x, (list, tuple, np.ndarray)):
@@ -833,6 +847,3 @@ def leaves(given, name):
 def named(name, i, x):
     return f"{name}[{i}]" + (f" ({x.label})" if x.label else "")
 
-
-OPERATORS = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "**": "pow"}
-SYMBOLS = {"*": "·"}

@@ -33,9 +33,10 @@ Speelpenning (1980).
 """
 
 import dis
+import hashlib
 import math
 import threading
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 import numpy as np
 from llvmlite import ir
@@ -139,13 +140,26 @@ def compilable(f):
         row = compilable(f.__closure__[f.__code__.co_freevars.index("value")].cell_contents)
         overload(f, strict=False, jit_options=NUMPY_ERRORS)(lambda x: row)
         return f
-    for name in f.__code__.co_names:
-        compilable(f.__globals__.get(name))
-    for cell in f.__closure__ or ():
-        compilable(cell.cell_contents)
+    for x in named_by(f):
+        compilable(x)
     single = in_single_precision(f)
     overload(f, strict=False, jit_options=NUMPY_ERRORS)(lambda *xs: single if types.float32 in xs else f)
     return f
+
+
+def named_by(f):
+    """What a function mentions: globals and variables of the functions around it."""
+    found = [f.__globals__[name] for name in f.__code__.co_names if name in f.__globals__]
+    return found + [cell.cell_contents for cell in f.__closure__ or ()]
+
+
+def fingerprint(f, seen=()):
+    """A text that changes when f, or a function or number that it mentions, is edited: the cache's name for a kernel."""
+    if not isinstance(f, FunctionType) or f in seen:
+        return repr(f) if isinstance(f, (int, float)) else getattr(f, "__name__", "")
+    code = f.__code__
+    constants = [c for c in code.co_consts if not isinstance(c, CodeType)]
+    return repr([code.co_code, code.co_names, constants, [fingerprint(x, (*seen, f)) for x in named_by(f)]])
 
 
 def in_single_precision(f):
@@ -228,12 +242,13 @@ def made(rule, place, dtype):
     derivative, pattern = divmod(place, DERIVATIVE)
     steps = STEPS[pattern] if len(rule.derivatives) == 2 else (ONE, None)
     summed = derivative and steps[derivative - 1] == 0
-    if not derivative:
-        kernel = forward_kernel(compilable(rule.value), *steps)
-    elif not summed:
-        kernel = share_kernel(compilable(rule.derivatives[derivative - 1]), *steps)
+    f = compilable(rule.derivatives[derivative - 1] if derivative else rule.value)
+    if summed:
+        kernel = summed_share_kernel(f, *steps, dtype.type(0))
     else:
-        kernel = summed_share_kernel(compilable(rule.derivatives[derivative - 1]), *steps, dtype.type(0))
+        kernel = (share_kernel if derivative else forward_kernel)(f, *steps)
+    stamp = hashlib.sha1((compiled.STAMP + fingerprint(f)).encode()).hexdigest()[:12]
+    kernel.__qualname__ = f"{kernel.__qualname__}_{stamp}"
     if numba.config.DISABLE_JIT:
         alive.append(kernel)
         return len(alive)

@@ -14,7 +14,7 @@ import numpy as np
 from . import kernels
 from .graph import mode
 from .kernels import run
-from .tensors import FLOATS, Generator, Op, Tensor, contiguous, copied, empty_array, random_uniform
+from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform
 from .value import Value
 
 
@@ -154,7 +154,7 @@ class Softmax(Rows):
     name = "softmax"
 
     def kernels(self):
-        return kernels.softmax, kernels.softmax_backward
+        return kernels.rows.softmax, kernels.rows.softmax_backward
 
 
 @fused_by(Softmax)
@@ -177,7 +177,7 @@ class LogSoftmax(Rows):
     name = "log_softmax"
 
     def kernels(self):
-        return kernels.log_softmax, kernels.log_softmax_backward
+        return kernels.rows.log_softmax, kernels.rows.log_softmax_backward
 
 
 @fused_by(LogSoftmax)
@@ -209,28 +209,28 @@ class Linear(Op):
         return (x, weight) if bias is None else (x, weight, bias)
 
     def forward(self, x, w, b=None):
-        n = w.shape[0]
-        y = empty_array((*x.shape[:-1], n), x.dtype)
-        self.x = contiguous(x).reshape(-1, w.shape[1])
-        self.y = y.reshape(-1, n)
-        run(kernels.matmul, self.y, self.x, w.T)
-        if self.activation in kernels.NEEDS_INPUT:  # the derivative is a function of what went in: keep that
-            self.y, out = y.reshape(-1, n), empty_array(y.shape, y.dtype)
+        y = empty_array((*x.shape[:-1], len(w)), x.dtype)
+        self.x, self.y = contiguous(x).reshape(-1, w.shape[1]), y.reshape(-1, len(w))
+        if b is None and self.activation:
+            b = filled(len(w), w.dtype, 0.0)
+        if kernels.linear.keeps_input(self.activation):  # its derivative is a function of what went in
+            out, self.y = self.y, empty_array(self.y.shape, x.dtype)
+            run(kernels.matmul, self.y, self.x, w.T)
+            run(kernels.linear.bias_act(self.activation), out, self.y, b)
+        else:
+            run(kernels.matmul, self.y, self.x, w.T)
             if b is not None:
-                run(kernels.bias_act(None), self.y, b)
-            run(kernels.elementwise.unary(self.activation), out.reshape(-1), self.y.reshape(-1))
-            return out
-        if b is not None or self.activation:
-            run(kernels.bias_act(self.activation), self.y, b if b is not None else np.zeros(n, y.dtype))
+                run(kernels.linear.bias_act(self.activation), self.y, b)
         return y
 
     def backward(self, g, y, x, w, b=None):
-        g = contiguous(g).reshape(self.y.shape)
-        db = empty_array((w.shape[0],), g.dtype)
-        z = empty_array(g.shape, g.dtype) if self.activation else g
-        if self.activation or (b is not None and self.needs[2]):
-            run(kernels.bias_act_backward(self.activation), z, db, g, self.y)
-        dx = dw = None
+        z = contiguous(g).reshape(self.y.shape)
+        dx, dw, db = None, None, empty_array(len(w), w.dtype)
+        if self.activation:
+            g, z = z, empty_array(z.shape, z.dtype)
+            run(kernels.linear.bias_act_backward(self.activation), z, db, g, self.y)
+        elif b is not None and self.needs[2]:
+            run(kernels.linear.column_sums, db, z)
         if self.needs[0]:
             dx = empty_array(x.shape, x.dtype)
             run(kernels.matmul, dx.reshape(self.x.shape), z, w)
@@ -263,12 +263,12 @@ class Embedding(Op):
 
     def forward(self, w):
         y = empty_array((*self.indices.shape, w.shape[1]), w.dtype)
-        run(kernels.embedding, y.reshape(-1, w.shape[1]), w, self.indices.reshape(-1))
+        run(kernels.linear.embedding, y.reshape(-1, w.shape[1]), w, self.indices.reshape(-1))
         return y
 
     def backward(self, g, y, w):
         dw = empty_array(w.shape, w.dtype)
-        run(kernels.embedding_backward, dw, contiguous(g).reshape(-1, w.shape[1]), self.indices.reshape(-1))
+        run(kernels.linear.embedding_backward, dw, contiguous(g).reshape(-1, w.shape[1]), self.indices.reshape(-1))
         return (dw,)
 
 
@@ -307,12 +307,12 @@ class Dropout(Op):
     def forward(self, x):
         self.u, y = empty_array(x.shape, np.float32), empty_array(x.shape, x.dtype)
         run(random_uniform, self.u)
-        run(kernels.dropout, y.reshape(-1), contiguous(x).reshape(-1), self.u.reshape(-1), self.p)
+        run(kernels.elementwise.dropout, y.reshape(-1), contiguous(x).reshape(-1), self.u.reshape(-1), self.p)
         return y
 
     def backward(self, g, y, x):
         dx = empty_array(x.shape, x.dtype)
-        run(kernels.dropout, dx.reshape(-1), contiguous(g).reshape(-1), self.u.reshape(-1), self.p)
+        run(kernels.elementwise.dropout, dx.reshape(-1), contiguous(g).reshape(-1), self.u.reshape(-1), self.p)
         return (dx,)
 
 
@@ -344,13 +344,13 @@ class LayerNorm(Op):
         y = empty_array(x.shape, x.dtype)
         self.x = contiguous(x).reshape(-1, w.size)
         self.mean, self.rstd = empty_array(len(self.x), x.dtype), empty_array(len(self.x), x.dtype)
-        run(kernels.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, w.reshape(-1), b.reshape(-1),
+        run(kernels.rows.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, w.reshape(-1), b.reshape(-1),
             self.eps)
         return y
 
     def backward(self, g, y, x, w, b):
         dx, dw, db = (empty_array(a.shape, a.dtype) for a in (x, w, b))
-        run(kernels.layer_norm_backward, dx.reshape(-1, w.size), dw.reshape(-1), db.reshape(-1),
+        run(kernels.rows.layer_norm_backward, dx.reshape(-1, w.size), dw.reshape(-1), db.reshape(-1),
             contiguous(g).reshape(-1, w.size), self.x, self.mean, self.rstd, w.reshape(-1))
         return dx, dw, db
 
@@ -384,23 +384,23 @@ def reduced(losses, reduction):
 
 
 class Loss(Op):
-    """A loss over (n) or (n, classes) numbers: a kernel gives each one's loss, another the gradient."""
+    """A loss of predictions x and targets t. The kernels multiply by `factor`, 1/n for the mean of n terms."""
 
-    def scale(self, g, n):
-        """What each loss contributes: g (a number, or one for each) over n for the mean."""
-        g = contiguous(g).reshape(-1)
-        if self.reduction != "mean":
-            return g
-        scaled = empty_array(g.shape, g.dtype)
-        run(np.multiply, g, 1.0 / n, scaled)
-        return scaled
+    def setup(self, input, target, reduction="mean"):
+        self.reduction = reduction
+        return (input, target)
 
-    def reduce(self, losses, shape):
-        if self.reduction == "none":
-            return losses.reshape(shape)
-        y = empty_array((), losses.dtype)
-        run(np.mean if self.reduction == "mean" else np.sum, losses, None, None, y)
+    def forward(self, x, t):
+        self.factor = 1.0 / x.size if self.reduction == "mean" else 1.0
+        y = empty_array(x.shape if self.reduction == "none" else (), x.dtype)
+        run(self.kernel(), y.reshape(-1), contiguous(x).reshape(-1), contiguous(t).reshape(-1), self.factor)
         return y
+
+    def backward(self, g, y, x, t):
+        dx = empty_array(x.shape, x.dtype)
+        g = contiguous(g).reshape(-1)
+        run(self.kernel_backward(), dx.reshape(-1), g, contiguous(x).reshape(-1), contiguous(t).reshape(-1), self.factor)
+        return dx, self.backward_target(g, x, dx) if self.needs[1] else None
 
 
 class MSELoss(Loss):
@@ -408,31 +408,16 @@ class MSELoss(Loss):
 
     name = "mse_loss"
 
-    def setup(self, input, target, reduction="mean"):
-        self.reduction = reduction
-        return (input, target)
+    def kernel(self):
+        return kernels.losses.mse
 
-    def forward(self, x, t):
-        d = empty_array(x.shape, x.dtype)
-        if self.reduction == "none":
-            run(np.subtract, x, t, d)
-            run(np.multiply, d, d, d)
-            return d
-        y = empty_array((), x.dtype)
-        run(kernels.mse, y.reshape(1), contiguous(x).reshape(-1), contiguous(t).reshape(-1),
-            1.0 / max(x.size, 1) if self.reduction == "mean" else 1.0)
-        return y
+    def kernel_backward(self):
+        return kernels.losses.mse_backward
 
-    def backward(self, g, y, x, t):
-        dx = empty_array(x.shape, x.dtype)
-        g = contiguous(g).reshape(-1)
-        run(kernels.mse_backward, dx.reshape(-1), g, contiguous(x).reshape(-1), contiguous(t).reshape(-1),
-            1.0 / max(x.size, 1) if self.reduction == "mean" else 1.0)
-        dt = None
-        if self.needs[1]:
-            dt = empty_array(x.shape, x.dtype)
-            run(np.negative, dx, dt)
-        return dx, dt
+    def backward_target(self, g, x, dx):
+        dt = empty_array(dx.shape, dx.dtype)
+        run(np.negative, dx, dt)
+        return dt
 
 
 @fused_by(MSELoss)
@@ -447,7 +432,7 @@ def mse_loss(input, target, reduction="mean"):
     return squared_errors(input, target, reduction)
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(Op):
     """On logits: loss = log Σ exp(xⱼ) - x_target; ∂/∂xⱼ = softmax(x)ⱼ - [j = target], over n for the mean."""
 
     name = "cross_entropy"
@@ -457,14 +442,16 @@ class CrossEntropy(Loss):
         return (logits,)
 
     def forward(self, x):
-        x = contiguous(x)
-        losses, self.probabilities = empty_array(len(x), x.dtype), empty_array(x.shape, x.dtype)
-        run(kernels.cross_entropy, losses, self.probabilities, x, self.target)
-        return self.reduce(losses, losses.shape)
+        self.factor = 1.0 / len(x) if self.reduction == "mean" else 1.0
+        self.probabilities = empty_array(x.shape, x.dtype)
+        y = empty_array(len(x) if self.reduction == "none" else (), x.dtype)
+        run(kernels.losses.cross_entropy, y.reshape(-1), self.probabilities, contiguous(x), self.target, self.factor)
+        return y
 
     def backward(self, g, y, x):
         dx = empty_array(x.shape, x.dtype)
-        run(kernels.cross_entropy_backward, dx, self.scale(g, max(len(x), 1)), self.probabilities, self.target)
+        run(kernels.losses.cross_entropy_backward, dx, contiguous(g).reshape(-1), self.probabilities, self.target,
+            self.factor)
         return (dx,)
 
 
@@ -504,29 +491,21 @@ def cross_entropy(input, target, reduction="mean"):
 
 
 class BCEWithLogits(Loss):
-    """∂/∂x = sigmoid(x) - target, over n for the mean."""
+    """∂/∂x = sigmoid(x) - target, ∂/∂target = -x, over n for the mean."""
 
     name = "binary_cross_entropy_with_logits"
 
-    def setup(self, input, target, reduction="mean"):
-        self.reduction = reduction
-        return (input, target)
+    def kernel(self):
+        return kernels.losses.bce_with_logits
 
-    def forward(self, x, t):
-        losses = empty_array(x.shape, x.dtype)
-        run(kernels.bce_with_logits, losses.reshape(-1), contiguous(x).reshape(-1), contiguous(t).reshape(-1))
-        return self.reduce(losses.reshape(-1), x.shape)
+    def kernel_backward(self):
+        return kernels.losses.bce_with_logits_backward
 
-    def backward(self, g, y, x, t):
-        dx = empty_array(x.shape, x.dtype)
-        g = self.scale(g, max(x.size, 1))
-        run(kernels.bce_with_logits_backward, dx.reshape(-1), g, contiguous(x).reshape(-1), contiguous(t).reshape(-1))
-        dt = None
-        if self.needs[1]:
-            dt = empty_array(x.shape, x.dtype)
-            run(np.multiply, g.reshape(x.shape) if g.size == x.size else g, x, dt)
-            run(np.negative, dt, dt)
-        return dx, dt
+    def backward_target(self, g, x, dx):
+        dt = empty_array(dx.shape, dx.dtype)
+        run(np.multiply, g.reshape(x.shape) if self.reduction == "none" else g, x, dt)
+        run(np.multiply, dt, -self.factor, dt)
+        return dt
 
 
 @fused_by(BCEWithLogits)

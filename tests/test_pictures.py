@@ -14,7 +14,7 @@ import pytest
 
 from tinynet import Value, scenes
 from tinynet.graph import topological
-from tinynet.pictures import FAINT, FORMATS, INK, PALETTE, PAPER, Drawing, draw
+from tinynet.pictures import FAINT, FORMATS, INK, PALETTE, PAPER, Drawing, draw, layout
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -202,6 +202,13 @@ def test_a_label_is_drawn_as_itself(label, graphviz):
     assert label in box.get("aria-label") and label in box.find(f"{SVG}title").text
 
 
+@pytest.mark.parametrize("label", HOSTILE)
+def test_graphviz_itself_draws_a_label_as_itself(label, graphviz):
+    root = ElementTree.fromstring(layout(draw(Value(1.0, label=label)).source, "svg"))
+    drawn = next(text for text in root.iter(f"{SVG}text")).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert drawn == label + "  input"
+
+
 def test_labels_of_lines_control_characters_and_half_characters(graphviz):
     box, = parts(draw(Value(1.0, label="two\nlines")), "node")
     assert said(box)[:2] == ["two input", "lines"]
@@ -343,6 +350,19 @@ def test_the_layers_of_a_folded_picture_are_connected_as_they_were_called():
     assert (ids["layers.0"], ids["layers.2"]) not in arrows
 
 
+def test_operations_of_one_kind_share_a_box_only_where_their_operands_do():
+    sums = []
+    for i in range(100):
+        x = Value(float(i), label=f"x{i}")
+        y = x + 1
+        sums.append(y + y.relu())
+    boxes = {box.id: box for box in draw(sums, depth=1).scene.boxes}
+    arrows = [(boxes[arrow.tail].name, boxes[arrow.head].name) for arrow in draw(sums, depth=1).scene.arrows]
+    assert [(box.name, box.role) for box in boxes.values()] == [
+        ("x", "input ×100"), ("add", "×100"), ("relu", "×100"), ("add", "×100")]
+    assert sorted(arrows) == [("add", "add"), ("add", "relu"), ("relu", "add"), ("x", "add")]
+
+
 def test_depth_zero_is_one_box_for_the_model():
     _, loss = moons_loss(n=3)
     box = box_called(draw(loss, depth=0), "MLP")
@@ -387,8 +407,8 @@ def test_a_thousand_names_still_make_few_boxes():
 # --------------------------------------------------------------------------------------------------------------- focus
 
 
-@pytest.mark.parametrize("batch, focus", [(False, "layers.1[3]"), (False, (0, "layers.1[3]")), (True, "layers.1[0,3]"),
-                                          (True, (0, "layers.1[3]"))])
+@pytest.mark.parametrize("batch, focus", [(False, "layers.1[3]"), (False, (2, "layers.1[3]")), (True, "layers.1[2,3]"),
+                                          (True, (2, "layers.1[3]"))])
 def test_focus_opens_one_neuron(batch, focus):
     model, loss = moons_loss(n=5, batch=batch)
     drawing = draw(loss, depth=1, focus=focus)
@@ -414,6 +434,8 @@ def test_focus_opens_one_sample_by_its_neurons(batch):
     outputs = [n for n in topological(loss) if n.op and n.op.name == "relu" and n.scope and n.scope.module is layer]
     assert [dict(box.fields)["data"] for box in neurons[:16]] == [f"{n.data:.4g}" for n in outputs[64:80]]
     ids = [box.id for box in neurons]
+    places = {g.get("id"): float(g.find(f"{SVG}text").get("y")) for g in parts(drawing, "node") if said(g)}
+    assert [places[box.id] for box in neurons[:16]] == sorted(places[box.id] for box in neurons[:16])
     among = [(arrow.tail, arrow.head) for arrow in drawing.scene.arrows if arrow.tail in ids and arrow.head in ids]
     assert len(among) == len(set(among)) == 16 * 16 + 16
     assert len(parts(drawing, "node")) == len(drawing.scene.boxes)
@@ -430,6 +452,19 @@ def test_a_sample_is_found_where_the_loss_is_a_module_too():
     assert {"x[2,0]", "x[2,1]", "layers.0", "layers.1"} <= shown and "x[1,0]" not in shown
     operations = [box.name for box in drawing.scene.boxes if box.kind == "op"]
     assert operations.count("relu") == 8 and "softplus" in operations  # its neurons, and its own term of the loss
+
+
+@pytest.mark.parametrize("focus", ["layers.1[1,0]", (1, "layers.1[0]")])
+def test_a_neuron_is_found_by_its_weights_whatever_the_loss_asks_for_first(focus):
+    nn = pytest.importorskip("tinynet.nn")
+    model = nn.MLP(2, [3, 4]).to("scalar")
+    loss = nn.CrossEntropyLoss()(model([[0.1, 1.0], [1.0, 0.5]]), [3, 2])
+    shown = {box.name for box in draw(loss, focus=focus).scene.boxes if box.role == "parameter"}
+    assert shown == {"layers.1.weight[0,0]", "layers.1.weight[0,1]", "layers.1.weight[0,2]", "layers.1.bias[0]"}
+    places = {g.find(f"{SVG}text/{SVG}tspan").text: float(g.find(f"{SVG}text").get("y"))
+              for g in parts(draw(loss, focus=1, limit=60), "node") if "neuron" in said(g)[0]}
+    rows = [places[f"layers.1[{i}]"] for i in range(4)]
+    assert rows == sorted(rows)
 
 
 def test_focus_on_a_node_opens_what_its_layer_computed_to_get_it():

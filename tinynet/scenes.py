@@ -375,7 +375,7 @@ def focused(focus, order, roots, models, depth, limit):
     if not (sample is None or isinstance(sample, int)) or not (path is None or isinstance(path, str)):
         raise ValueError(f"draw: focus is a node, a sample's number, a layer's name such as 'layers.0', a neuron such "
                          f"as 'layers.0[3]', or a pair (sample, name); got {focus!r}")
-    calls = Calls(order, roots)
+    calls = Calls(order, roots, models.parameters)
     if path is None:
         return calls.sample(sample, models, depth, limit)
     name, _, index = path.partition("[")
@@ -415,8 +415,8 @@ def leading_to(nodes, belongs):
 class Calls:
     """The layer calls of a graph, in the order in which they happened."""
 
-    def __init__(self, order, roots):
-        self.order = order
+    def __init__(self, order, roots, parameters):
+        self.order, self.parameters = order, parameters
         self.chains = {scope: calls_around(scope) for scope in {node.scope for node in order}}
         self.all = list(dict.fromkeys(call for node in order if node.inputs for call in self.around(node)))
         self.outward = {}
@@ -434,8 +434,20 @@ class Calls:
         return self.chains[node.scope]
 
     def outputs(self, call):
-        """The nodes computed in a call that are used outside it, in the order in which they were computed."""
-        return sorted((x for x in self.outward.get(call, ()) if x.inputs), key=self.position.get)
+        """The nodes computed in a call that are used outside it, in the order of its output's elements.
+
+        That is the order of writing, but for a loss that asks for its target's score first. So where each output takes
+        one row of a weight, its row says which neuron it is.
+        """
+        found = sorted((x for x in self.outward.get(call, ()) if x.inputs), key=self.position.get)
+        rows, count = [], {}
+        for x in found:
+            leaves = leading_to([x], lambda operand: call in self.around(operand))
+            places = {re.match(r".*\[(\d+)", p.label)[1] for p in leaves if p in self.parameters and "[" in p.label}
+            row = int(places.pop()) if len(places) == 1 else 0
+            count[row] = count.get(row, 0) + 1
+            rows.append((count[row], row))
+        return [x for _, x in sorted(zip(rows, found), key=lambda pair: pair[0])]
 
     def pick(self, outputs, call, place, name):
         """The output of a call at a place: one number counts through all of them, more are an index."""

@@ -1,0 +1,124 @@
+"""The same layers on both engines: textbook on Values = textbook on Tensors = fused kernels, outputs and gradients."""
+
+import numpy as np
+import pytest
+
+import tinynet
+from tinynet import Tensor, Value, nn, textbook
+
+X = np.random.default_rng(0).normal(size=(5, 4))
+T = np.random.default_rng(1).random(size=(5, 2))
+
+CASES = {
+    **{f"perceptron {act}": (lambda act=act: nn.Perceptron(4, 3, act), X, None)
+       for act in ("relu", "tanh", "sigmoid", "gelu", "softplus", None)},
+    "no bias": (lambda: nn.Perceptron(4, 3, "tanh", bias=False), X, None),
+    "one sample": (lambda: nn.Linear(4, 3), X[0], None),
+    "three axes": (lambda: nn.Linear(2, 3), X[:4].reshape(2, 4, 2), None),
+    "cross-entropy": (lambda: nn.MLP(4, [5, 3]), X, lambda y: nn.CrossEntropyLoss()(y, [0, 1, 2, 0, 1])),
+    "cross-entropy sum": (lambda: nn.MLP(4, [5, 3]), X, lambda y: nn.CrossEntropyLoss("sum")(y, [0, 1, 2, 0, 1])),
+    "cross-entropy one": (lambda: nn.Linear(4, 3), X[0], lambda y: nn.CrossEntropyLoss()(y, 2)),
+    **{f"mse {r}": (lambda: nn.Linear(4, 2), X, lambda y, r=r: nn.MSELoss(r)(y, T)) for r in ("mean", "sum")},
+    **{f"bce {r}": (lambda: nn.Linear(4, 2), X, lambda y, r=r: nn.BCEWithLogitsLoss(r)(y, T)) for r in ("mean", "sum")},
+    "mse none": (lambda: nn.Linear(4, 2), X, lambda y: (nn.MSELoss("none")(y, T) * T).sum()),
+    "layer norm": (lambda: nn.LayerNorm(4), X, None),
+    "layer norm of two axes": (lambda: nn.LayerNorm((2, 2)), X.reshape(5, 2, 2), None),
+    "embedding": (lambda: nn.Embedding(7, 3), np.array([[1, 2], [6, 1]]), None),
+    "softmax": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), X, None),
+    "softmax over the batch": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)), X, None),
+    "log-softmax": (lambda: nn.Linear(4, 3), X, lambda y: (nn.functional.log_softmax(y, 1)[:, :2] * T).sum()),
+    "dropout": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.4)), X, None),
+    "activations": (lambda: nn.Sequential(nn.Linear(4, 3), nn.GELU("tanh"), nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU(),
+                                          nn.Softplus()), X, None),
+    "flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), X.reshape(5, 2, 2), None),
+}
+
+
+def outcome(model, x, loss, engine):
+    """(output, loss, gradients of the parameters, gradient of the input) as arrays."""
+    model.zero_grad()
+    tinynet.manual_seed(5)  # the same dropout
+    if x.dtype.kind == "f":
+        x = np.vectorize(Value, otypes=[object])(x) if engine == "scalar" else Tensor(x, requires_grad=True)
+    y = model(x)
+    total = loss(y) if loss else (y * y).sum()
+    total.backward()
+    grads = [0.0 if p.grad is None else p.grad for p in model.parameters()]
+    dx = None
+    if engine == "scalar":
+        y = np.vectorize(float, otypes=[float])(y)
+        dx = np.vectorize(lambda v: v.grad, otypes=[float])(x) if x.dtype == object else None
+    else:
+        y, dx = y.detach().numpy(), x.grad if isinstance(x, Tensor) else None
+    return y, float(total), np.concatenate([np.ravel(g) for g in grads] or [np.zeros(0)]), dx
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernel_equals_definition_equals_scalar_engine(case):
+    make, x, loss = CASES[case]
+    tinynet.manual_seed(1)
+    model = make().double()
+    kernel = outcome(model, x, loss, "tensor")
+    with textbook():
+        definition = outcome(model, x, loss, "tensor")
+    model.to("scalar")
+    scalar = outcome(model, x, loss, "scalar")
+    for other in (definition, scalar):
+        for ours, theirs in zip(kernel, other):
+            if ours is not None:
+                np.testing.assert_allclose(theirs, ours, rtol=1e-12, atol=1e-14)
+    assert np.abs(kernel[2]).sum() > 0 or not model.parameters()
+
+
+def test_to_scalar_and_back_keeps_the_numbers_and_labels_the_values():
+    model = nn.MLP(3, [4, 2])
+    before = model.state_dict()
+    model.to("scalar")
+    assert model.layers[0].weight[1, 2].label == "layers.0.weight[1,2]"
+    assert dict(model.named_parameters())["layers.1.bias[0]"] is model.layers[1].bias[0]
+    assert len(model.parameters()) == 3 * 4 + 4 + 4 * 2 + 2
+    after = model.state_dict()
+    assert list(before) == list(after) == ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+    model.to("tensor")
+    assert all(np.array_equal(before[k], v) and v.dtype == np.float32 for k, v in model.state_dict().items())
+    model.to("scalar").layers[0].weight[0, 0].data = 0.1  # not a float32: the numbers decide
+    assert model.to("tensor").state_dict()["layers.0.weight"][0, 0] == 0.1
+
+
+def test_tied_weights_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            self.a, self.b = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    model = Tied()
+    assert len(model.parameters()) == 1
+    model.to("scalar")
+    assert model.a.weight is model.b.weight
+    assert len(model.parameters()) == 9
+
+
+def test_wrong_inputs_name_the_layer():
+    model = nn.Linear(784, 128)
+    with pytest.raises(ValueError, match=r"Linear\(784 -> 128\): input has 100 features in its last axis, expected 784"):
+        model(tinynet.zeros(2, 100))
+    with pytest.raises(TypeError, match=r"Linear\(784 -> 128\): the input is float64 and the weights are float32"):
+        model(tinynet.zeros(2, 784, dtype=np.float64))
+    with pytest.raises(TypeError, match=r'call model.to\("scalar"\)'):
+        nn.Linear(1, 1)([Value(1.0)])
+    with pytest.raises(ValueError, match="rows of the input have different lengths"):
+        nn.Linear(2, 1)([[1.0, 2.0], [1.0]])
+    with pytest.raises(ValueError, match=r"input has shape \(5, 1\) and target \(5,\)"):
+        nn.MSELoss()(tinynet.zeros(5, 1), tinynet.zeros(5))
+    with pytest.raises(IndexError, match="target 3 is outside 0 … 2"):
+        nn.CrossEntropyLoss()(tinynet.zeros(2, 3), [0, 3])
+    with pytest.raises(TypeError, match="expected whole numbers"):
+        nn.CrossEntropyLoss()(tinynet.zeros(2, 3), [0.0, 1.0])
+    with pytest.raises(ValueError, match="reduction"):
+        nn.MSELoss("average")
+    with pytest.raises(ValueError, match="out_features is a whole number"):
+        nn.Linear(3, 0)

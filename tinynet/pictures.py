@@ -28,12 +28,7 @@ from xml.etree import ElementTree
 
 import graphviz
 
-from . import scenes
-
-try:
-    from . import words
-except ImportError:
-    words = None
+from . import scenes, words
 
 FORMATS = (".svg", ".png", ".pdf", ".gv")
 FONT = "Helvetica"
@@ -78,8 +73,10 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
     if not isinstance(limit, int) or limit < 1:
         raise ValueError(f"draw: limit is the greatest number of nodes to draw one by one, not {limit!r}")
     scene = scenes.scene(what, input_shape, derivatives, depth, focus, limit, fused)
-    if input_shape is None and words:
-        scene.mark([mistake for root in scene.roots for mistake in words.mistakes(root)])
+    if input_shape is None:
+        if not scene.folded:
+            scene.sentences = [line for root in scene.roots for line in words.explain(root, limit=None).sentences]
+        scene.mark(words.mistakes(scene.roots))
     return Drawing(scene, direction)
 
 
@@ -310,7 +307,7 @@ def finished(svg, scene):
     root.set("class", "tinynet")
     root.set("role", "graphics-document document")
     root.set("aria-label", clean(scene.headline))
-    root[:0] = [element("title", scene.headline), element("desc", "\n".join(scene.sentences)),
+    root[:0] = [element("title", scene.headline), element("desc", "\n".join([*scene.sentences, *scene.notes])),
                 element("style", style_sheet())]
     parts = {group.get("id"): group for group in graph.iter(f"{SVG}g")}
     edges = [parts[f"edge-{i}"] for i in range(len(scene.arrows))]

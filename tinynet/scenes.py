@@ -10,7 +10,8 @@ import re
 import warnings
 
 from .graph import mode, textbook, topological
-from .value import CONSTANT, Rule, Value
+from .value import Rule, Value
+from .words import names, shape_text, takes_gradient
 
 MINUS = "−"  # the typographic minus: wider than a hyphen, so that a sign is seen
 
@@ -50,11 +51,8 @@ class Scene:
         named = {box.id: box for box in boxes}
         self.where = {node: named[id] for node, id in home.items()}
         self.headline = headline_of(boxes, roots)
+        self.folded = any(box.kind == "layer" for box in boxes)
         self.sentences = [box.title for box in boxes] + [arrow.title for arrow in arrows if arrow.title]
-
-    @property
-    def folded(self):
-        return any(box.kind == "layer" for box in self.boxes)
 
     def mark(self, mistakes, most=6):
         """Put a numbered badge on the box of each (node, sentence), and the sentence beneath the picture."""
@@ -121,17 +119,13 @@ def known(x):
     return x is not None and not is_array(x) and math.isfinite(single(x))
 
 
-def takes_gradient(node):
-    return node.op is not CONSTANT and getattr(node, "requires_grad", True)
-
-
 def extent(numbers):
     """The least and the greatest of some numbers and arrays: "−1.2 … 3.4"; "nan" where one of them is no number."""
     ends = [(x.min(), x.max()) if is_array(x) else (x, x) for x in numbers if getattr(x, "size", 1)]
     if not ends:
         return "empty"
     low, high = min(single(low) for low, _ in ends), max(single(high) for _, high in ends)
-    if any(low != low for low, _ in ends):
+    if any(math.isnan(low) for low, _ in ends):
         return "nan"
     return figure(low) if low == high else f"{figure(low)} … {figure(high)}"
 
@@ -142,10 +136,6 @@ def rms(numbers):
     total = sum(float((x.astype("float64") ** 2).sum()) if is_array(x) else single(x) ** 2 for x in numbers)
     count = sum(getattr(x, "size", 1) for x in numbers)
     return math.sqrt(total / count) if count else None
-
-
-def shape_text(shape):
-    return "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
 def role_of(node, roots, parameters):
@@ -167,8 +157,11 @@ def places(node):
 SYMBOLS = {"-": MINUS, "*": "×", "/": "÷", "**": "xʸ", "neg": f"{MINUS}x", "abs": "|x|", "sqrt": "√", "exp": "eˣ"}
 
 
-def number_box(id, node, name, role, largest, shares, numbers=True):
-    """The box of one node: what it is called, its data, its gradient and the shares that add up to it."""
+def number_box(id, node, name, role, largest, shares, numbers=True, called="number"):
+    """The box of one node: its name, data and gradient, and the shares that add up to it.
+
+    `called` is how the text alternative speaks of a node without a name.
+    """
     if role == "constant":
         text = figure(node.data)
         return Box(id, "number", node.label, role, [("", text)], "constant", f"constant {text}")
@@ -198,7 +191,7 @@ def number_box(id, node, name, role, largest, shares, numbers=True):
                 fields.append(("shares", f"{products} = {signed(total)}"))
         fields.append(("grad", grad))
     said = [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
-    title = ", ".join([" ".join(filter(None, (role, name))) or "number", *said])
+    title = ", ".join([f"{role} {name or called}".strip(), *said])
     return Box(id, "number", name, role, fields, tone, title)
 
 
@@ -460,8 +453,8 @@ class Calls:
             for i, n in zip(place, shape):
                 flat = flat * n + i
         if len(outputs) == 1 and is_array(outputs[0].data):
-            raise ValueError(f"draw: {name} computes one array, of shape {shape_text(outputs[0].data.shape)}; single neurons "
-                             'are there to open where the model was moved to("scalar")')
+            raise ValueError(f"draw: {name} computes one array, of shape {shape_text(outputs[0].data.shape)}; single "
+                             'neurons are there to open where the model was moved to("scalar")')
         if not 0 <= flat < len(outputs):
             raise ValueError(f"draw: focus asks for output {flat} of {name}, which has {len(outputs)}")
         return outputs[flat]
@@ -501,7 +494,7 @@ class Calls:
                     for node in leading_to([output], lambda x, call=call: call in self.around(x)) & own:
                         apart.setdefault(node, (("neuron", call, i), f"{name}[{i}]", "neuron"))
         if len({key for key, _, _ in apart.values()}) > limit // 3:
-            apart = {node: (("layer", call), models.name(call), "one sample") for node, ((_, call, _), *_) in apart.items()}
+            apart = {node: (("layer", key[1]), models.name(key[1]), "one sample") for node, (key, *_) in apart.items()}
         return loose | {node for node in own if node not in apart}, apart
 
 
@@ -591,6 +584,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
     home = {node: group[node].id if node in group else f"n{i}" for i, node in enumerate(order)}
     largest = max((abs(single(node.grad)) for node in order if node not in group and known(node.grad)), default=0.0)
     shares = {node: [] for node in order}
+    called = {} if group else names(order)
     arrows, bundles = [], {}
     for node in order:
         if not node.inputs:
@@ -603,7 +597,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
             continue
         op, name = "op-" + home[node], node.op.name
         for i, (x, place) in enumerate(zip(node.inputs, places(node))):
-            arrow = Arrow(home[x], op, place, f"operand {i + 1} of {name}: {x.label or short(x)}")
+            arrow = Arrow(home[x], op, place, f"operand {i + 1} of {name}: {called.get(x) or x.label or short(x)}")
             if slopes and slopes[i]:
                 local, incoming, share = slopes[i]
                 if share is None:
@@ -617,7 +611,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
             elif is_array(x.data):
                 arrow.label = f"{place} {shape_text(x.data.shape)}".strip()
             arrows.append(arrow)
-        arrows.append(Arrow(op, home[node], title=f"{name} gives {node.label or short(node)}"))
+        arrows.append(Arrow(op, home[node], title=f"{name} gives {called.get(node) or node.label or short(node)}"))
     for (tail, head), nodes in bundles.items():
         first, count = next(iter(nodes)), len(nodes)
         label = shape_text(first.data.shape) if is_array(first.data) else "values" if count > 1 else ""
@@ -644,7 +638,8 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
                 name += f" · {node.op.activation}"
             boxes.append(Box("op-" + home[node], "op", SYMBOLS.get(name, name), title=f"operation {name}"))
         name, role = node.label or parameters.get(node, ""), role_of(node, roots, parameters)
-        boxes.append(number_box(home[node], node, name, role, largest, shares[node], numbers))
+        boxes.append(number_box(home[node], node, name, role, largest, shares[node], numbers,
+                                called.get(node, "number")))
     return boxes, arrows, home
 
 
@@ -781,7 +776,7 @@ def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, lim
     if depth is None and focus is None:
         notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
                      "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
-        warnings.warn(notes[0], stacklevel=4)
+        warnings.warn(notes[0], stacklevel=3)
     depth, apart = 1 if depth is None else depth, {}
     if focus is not None:
         opened, apart = focused(focus, order, roots, models, depth, limit)

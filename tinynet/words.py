@@ -32,7 +32,6 @@ import functools
 import inspect
 import math
 import operator
-import types
 import unicodedata
 from collections import Counter
 
@@ -186,16 +185,17 @@ def parameters_of(order):
 @functools.cache
 def written(function):
     """What a lambda of the page of calculus returns, as a syntax tree; None where its source is not at hand."""
-    code = function.__code__
     try:
         tree = parsed("".join(inspect.findsource(function)[0]))
     except (OSError, TypeError, SyntaxError):
         return None
+    spans = {(p[0::2], p[1::2]) for p in function.__code__.co_positions() if p[3]}  # where each instruction comes from
     for node in ast.walk(tree):
-        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
-            found = next(c for c in compile(ast.Expression(node), "", "eval").co_consts if isinstance(c, types.CodeType))
-            if (found.co_code, found.co_consts, found.co_names) == (code.co_code, code.co_consts, code.co_names):
-                return node.body
+        if isinstance(node, ast.Lambda):
+            body = node.body
+            first, last = (body.lineno, body.col_offset), (body.end_lineno, body.end_col_offset)
+            if spans and all(first <= start and end <= last for start, end in spans):
+                return body
     return None
 
 

@@ -187,6 +187,23 @@ def interpreted(loss, inputs, parameters, batch):
     return np.mean(losses), np.mean(gradients, axis=0)
 
 
+@pytest.mark.parametrize("graph", [
+    lambda z: (z.tanh() + 1).exp().tanh() + 1,  # derivatives that read their own value, which nobody else reads
+    lambda z: ((z * z).sin() + z).tanh() * (z + 1),
+    lambda z: (z + 1) + z + z.tanh(),  # sums that share their gradient's row, and nodes that must not
+    lambda z: (z + z) + ((z + 2) - (z + 3)) * (z + z),
+    lambda z: sum([(z + i) + (z * i) for i in range(9)], z * z),
+])
+def test_what_the_way_back_needs_is_still_there(graph):
+    x, w = Value(0.0), Value(0.7)
+    loss = graph(w * x)
+    batch = np.linspace(-2, 2, 37)[:, None]
+    mean, gradients = interpreted(loss, [x], [w], batch)
+    program = compile(loss, [x], [w])
+    np.testing.assert_allclose(program.backward(batch), mean, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose([w.grad], gradients, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("samples", [1, 2, 7, 15, 16, 17, 33, 100, 257])
 def test_a_network_on_every_size_of_batch(samples):
     loss, inputs, parameters = perceptron()

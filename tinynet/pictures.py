@@ -6,7 +6,7 @@
 >>> loss.backward()
 >>> picture = draw(loss)
 >>> picture
-Drawing(7 boxes, 3 operations, 8 edges)
+Drawing(6 boxes, 3 operations, 8 edges)
 >>> picture.save("loss.svg")  # doctest: +SKIP
 
 How to read one: a box is a number with its `data` and its `grad`, a circle is an operation, and arrows run from
@@ -23,6 +23,7 @@ import os
 import re
 import tempfile
 import unicodedata
+import warnings
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -32,6 +33,7 @@ from . import scenes, words
 
 FORMATS = (".svg", ".png", ".pdf", ".gv")
 FONT = "Helvetica"
+SLOW = 1000  # Graphviz lays out so many boxes in seconds
 
 # Every colour there is: kind of thing -> (light fill, light line, dark fill, dark line). Text is INK on each of them.
 PAPER, INK, FAINT = ("#ffffff", "#0f1419"), ("#1b2430", "#e8ebf0"), ("#566070", "#a3adbb")
@@ -57,7 +59,8 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
 
     derivatives   write on each edge: local derivative × incoming gradient = share of the gradient
     depth         fold layers into one box each: 0 the whole model, 1 its layers, 2 the layers inside those, …
-    focus         what stays open in a folded picture (see `scenes.focused`)
+    focus         what stays open in a folded picture: a node; "layers.1", a layer; "layers.1[3]", a neuron of it;
+                  7, a sample; (7, "layers.1[3]"), a neuron in a sample (see `scenes.focused`)
     direction     "LR", left to right, or "TB", top to bottom
     fused         False opens every fused operation of a Tensor graph into its textbook definition
     limit         a graph of more nodes than this is folded unasked, and says so
@@ -97,6 +100,9 @@ class Drawing:
     def svg(self):
         """The picture as one SVG document for light and dark, with a text alternative."""
         if self.rendered is None:
+            if len(self.scene.boxes) > SLOW:
+                warnings.warn(f"Laying out {len(self.scene.boxes):,} boxes can take minutes; a smaller limit=, or depth=, "
+                              "folds them.", stacklevel=2)
             self.rendered = finished(layout(self.source, "svg"), self.scene)
         return self.rendered
 
@@ -145,7 +151,8 @@ PAD, LINE, SIZE, SMALL = 8, 15, 12, 10  # points: the margin in a box, a line, t
 
 def dot_of(scene, direction):
     """The scene as DOT. Sizes of boxes are set here, so that every Graphviz lays out the same boxes."""
-    caption = "".join(plain(line) + r"\l" for note in scene.notes for line in wrapped(note, 72))
+    letters = 120 if direction == "LR" and len(scene.boxes) > 4 else 72
+    caption = "".join(plain(line) + r"\l" for note in scene.notes for line in ("", *wrapped(note, letters)))
     dot = graphviz.Digraph("tinynet", graph_attr={
         "rankdir": direction, "bgcolor": PAPER[0], "pad": "0.2", "nodesep": "0.2", "ranksep": "0.32",
         "fontname": FONT, "fontsize": str(SMALL), "fontcolor": FAINT[0], "labeljust": "l", "labelloc": "b",
@@ -184,7 +191,8 @@ def looks(box):
                 "fillcolor": PALETTE["op"][0], "color": PALETTE["op"][1], "class": "op"}
     lines = lines_of(box)
     texts = ["  ".join(filter(None, line[:2])) for line in lines]
-    width = max(map(text_width, texts)) + 2 * PAD
+    bold = [1.12 if kind == "name" else 1.0 for *_, kind in lines]
+    width = max(text_width(text) * wider for text, wider in zip(texts, bold)) + 2 * PAD
     centred = is_centred(lines)
     frame = {"parameter": {"peripheries": "2"}, "output": {"penwidth": "2.2"}}.get(box.role, {})
     style = {"constant": "rounded,filled,dashed"}.get(box.role, "rounded,filled")

@@ -359,6 +359,12 @@ def take(free):
 
 
 @numba.njit(cache=True)
+def pattern(a, b):
+    """Which of STEPS, for operands with these numbers (-1: a row). Two numbers are two rows of one sample."""
+    return 0 if (a < 0) == (b < 0) else 1 if a >= 0 else 2
+
+
+@numba.njit(cache=True)
 def plan_forward(opcode, a, b, number, last, once, code, row, free):
     """Write the forward instructions, and the place of each node's value into `row`; returns how many there are.
 
@@ -381,7 +387,7 @@ def plan_forward(opcode, a, b, number, last, once, code, row, free):
         else:
             row[i] = take(free)
             line = code[count]
-            line[0] = opcode[i] * KERNELS + (1 if number[x] >= 0 else 2 if number[y] >= 0 else 0)
+            line[0] = opcode[i] * KERNELS + pattern(number[x], number[y])
             count += 1
             if number[x] < 0 and last[x] == i:
                 release(free, row[x])
@@ -410,15 +416,13 @@ def plan_backward(opcode, a, b, number, numbers, wanted, last, owner, end, root,
                 continue
             if number[i] >= 0:
                 line = once[shared]
-                pattern = 0
                 shared += 1
             else:
                 if gradient[x] == ABSENT:
                     gradient[x] = take(free)
                 line = code[count]
-                pattern = 1 if number[a[i]] >= 0 else 2 if number[b[i]] >= 0 else 0
                 count += 1
-            line[0] = opcode[i] * KERNELS + DERIVATIVE * (k + 1) + pattern
+            line[0] = opcode[i] * KERNELS + DERIVATIVE * (k + 1) + pattern(number[a[i]], number[b[i]])
             line[1], line[2] = gradient[x], gradient[owner[i]]
             line[3], line[4], line[5] = row[a[i]], row[b[i]], row[i]
             line[6] = 0 if touched[x] or number[i] >= 0 else 1
@@ -442,12 +446,15 @@ ABSENT = -(1 << 62)
 
 
 @numba.njit(cache=True)
-def number_shared(opcode, a, b, number, numbers, wanted):
-    """Give a number to each node that is computed from numbers alone, and mark all nodes on the way to a wanted leaf."""
+def number_shared(opcode, a, b, number, numbers, wanted, inputs):
+    """Give a number to each node that is computed from numbers alone, and mark all nodes on the way to a wanted leaf.
+
+    In a program without inputs that would be every node: there each runs in a row, of one sample, that is used again.
+    """
     for i in range(len(opcode)):
         if opcode[i] >= 0:
             wanted[i] = wanted[a[i]] or wanted[b[i]]
-            if number[a[i]] >= 0 and number[b[i]] >= 0:
+            if inputs and number[a[i]] >= 0 and number[b[i]] >= 0:
                 number[i] = numbers
                 numbers += 1
     return numbers
@@ -653,17 +660,15 @@ class Program:
         rows[0, len(self.parameters):len(self.parameters) + len(self.constants)] = self.constants
         run_code(plan.once, plan.table, rows[0], 1)
         rows[1:, :numbers] = rows[0, :numbers]
-        if self.inputs:
-            code = plan.table, plan.code_forward, plan.code_backward
-            places = plan.inputs, plan.outputs, plan.seed, plan.kept
-            if len(rows) > 1:
-                run_threads(batch, width, plan.lanes, rows, *code, *places, results, slopes, totals)
-            else:
-                run_tiles(batch, 0, len(batch), width, plan.lanes, rows[0], *code, *places, results, slopes, totals[0])
-        gradients = totals.sum(axis=0)
+        code = plan.table, plan.code_forward, plan.code_backward
+        places = plan.inputs, plan.outputs, plan.seed, plan.kept
+        if len(rows) > 1:
+            run_threads(batch, width, plan.lanes, rows, *code, *places, results, slopes, totals)
+        else:
+            run_tiles(batch, 0, len(batch), width, plan.lanes, rows[0], *code, *places, results, slopes, totals[0])
         for j, u in plan.fixed:  # an output that depends on no input
             results[:, j] = rows[0, u]
-            gradients[u] = len(batch)
+        gradients = totals.sum(axis=0)
         if len(plan.last_once):
             rows[0, numbers:2 * numbers] = gradients
             run_code(plan.last_once, plan.table, rows[0], 1)
@@ -754,7 +759,8 @@ class Plan:
         wanted = np.zeros(n, bool)
         wanted[program.weights] = training
         wanted[program.columns] = inputs
-        self.numbers = number_shared(opcode, a, b, number, len(program.parameters) + len(program.constants), wanted)
+        self.numbers = number_shared(opcode, a, b, number, len(program.parameters) + len(program.constants), wanted,
+                                     len(program.inputs))
         last, owner, end = lifetimes(opcode, a, b, number, wanted, program.ends, opcodes.arity, opcodes.reads,
                                      opcodes.unit)
         once, forward = np.empty((2, n, 4), np.int32)
@@ -785,6 +791,8 @@ class Plan:
         width = max(self.lanes, min(width, 256, -(-samples // threads))) if samples >= self.lanes else max(samples, 1)
         if width > self.lanes:
             width = -(-width // self.lanes) * self.lanes
+        if not len(self.columns):
+            width = 1
         threads = max(1, min(threads, -(-samples // width)))
         if (threads, width) != (self.threads, self.width):
             self.threads, self.width = threads, width

@@ -290,10 +290,23 @@ class Tensor:
                              "or stack instead, or assign under no_grad")
         key = plain(key)
         value = value._data if isinstance(value, Tensor) else np.asarray(value, dtype=self.dtype)
-        run(np.copyto, self._data[key], value) if is_view(key) else run(put, self._data, key, value)
+        if is_view(key):
+            run(np.copyto, part(self._data, key), value)
+        else:
+            run(put, self._data, key, value)
 
 
 new = Tensor.__new__
+
+
+def as_tuple(key):
+    return key if isinstance(key, tuple) else (key,)
+
+
+def part(array, key):
+    """array[key] for a key of slices and numbers: a view, also where it is a single element."""
+    key = as_tuple(key)
+    return array[key] if Ellipsis in key else array[(*key, ...)]
 
 
 def put(array, key, value):
@@ -417,11 +430,19 @@ class Elementwise(Op):
         return (dx,)
 
 
+def larger(a, b, out):
+    np.maximum(a, b, out=out)
+
+
+def smaller(a, b, out):
+    np.minimum(a, b, out=out)
+
+
 class Pairwise(Op):
     """A row of the page of calculus with two operands, with NumPy's broadcasting."""
 
     FORWARD = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "**": np.power,
-               "max": np.maximum, "min": np.minimum}
+               "max": larger, "min": smaller}
 
     def __init__(self, rule):
         self.rule, self.name = rule, rule.name
@@ -561,8 +582,8 @@ class Reduce(Op):
         shape = self.kept if self.keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
         self.count = math.prod(x.shape[i] for i in axes)
         if self.name == "mean" and (self.count == 0 or x.dtype not in FLOATS):
-            raise ValueError("mean: there is nothing to average" if self.count == 0 else
-                             f"mean: expected float numbers, got {x.dtype}; convert with .float()")
+            raise (ValueError("mean: there is nothing to average") if self.count == 0 else
+                   TypeError(f"mean: expected float numbers, got {x.dtype}; convert with .float()"))
         y = empty_array(shape, np.int64 if x.dtype == bool else x.dtype)
         run(np.mean if self.name == "mean" else np.sum, x, axes, None, y, self.keepdims)
         return y
@@ -633,13 +654,13 @@ class Index(Op):
     def forward(self, x):
         try:
             if is_view(self.key):
-                return np.asarray(x[self.key])
+                return part(x, self.key)
             like = x[self.key]
         except IndexError as error:
             raise IndexError(f"index: {error}; the tensor has shape {x.shape}") from None
         if mode.plan is None:
             return like
-        if any(isinstance(k, np.ndarray) and k.dtype == bool for k in parts(self.key)):
+        if any(isinstance(k, np.ndarray) and k.dtype == bool for k in as_tuple(self.key)):
             unrecorded("a choice by a boolean mask, whose size depends on the numbers,")
         y = empty_array(like.shape, like.dtype)
         run(gather, y, x, self.key)
@@ -648,7 +669,7 @@ class Index(Op):
     def backward(self, g, y, x):
         dx = filled(x.shape, x.dtype, 0.0)
         if is_view(self.key):
-            run(np.copyto, dx[self.key], g)
+            run(np.copyto, part(dx, self.key), g)
         else:
             run(np.add.at, dx, self.key, g)
         return (dx,)
@@ -656,10 +677,6 @@ class Index(Op):
 
 def gather(out, x, key):
     out[...] = x[key]
-
-
-def parts(key):
-    return key if isinstance(key, tuple) else (key,)
 
 
 def plain(key):
@@ -670,8 +687,8 @@ def plain(key):
 
 
 def is_view(key):
-    return all(k is None or k is Ellipsis or isinstance(k, (slice, int, np.integer)) for k in parts(key)) and not any(
-        isinstance(k, bool) for k in parts(key))
+    return all(k is None or k is Ellipsis or isinstance(k, (slice, int, np.integer)) for k in as_tuple(key)) and not any(
+        isinstance(k, bool) for k in as_tuple(key))
 
 
 class Cat(Op):
@@ -970,7 +987,7 @@ def creation(name, fill):
         if fill is not None:
             if fill in (random_uniform, random_normal) and array.dtype not in FLOATS:
                 raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
-            run(np.copyto, array, fill) if isinstance(fill, float) else run(fill, array)
+            run(np.copyto, array, array.dtype.type(fill)) if isinstance(fill, float) else run(fill, array)
         return Tensor(array, requires_grad)
 
     def like(x, dtype=None, requires_grad=False):

@@ -9,7 +9,7 @@ from numba.extending import overload
 from . import Kernel, blas, compiled
 from .compiled import jit, kernel, prange, span
 from .math32 import row
-from .rows import add_rows
+from .rows import add, add_rows, put
 
 # ---------------------------------------------------------------------------------------------------- matrix products
 
@@ -167,14 +167,18 @@ def bias_act(name=None):
     return kernel(bias_act_kernel, name=f"bias_{name}", chunk=jit(function, name=f"bias_{name}_chunk", **names))
 
 
+def slopes(dz, g, v):
+    for j in range(dz.size):
+        dz[j] = g[j] * slope(v[j], v[j])  # noqa: F821
+
+
 def slope_and_sums(dz, sums, g, v):
     sums[:] = 0
+    new = np.empty_like(sums)  # a row of its own: dz may be g, and loops over overlapping arrays do not vectorise
     for i in range(g.shape[0]):
-        out, share, value = dz[i], g[i], v[i]
-        for j in range(sums.size):
-            d = share[j] * slope(value[j], value[j])  # noqa: F821
-            out[j] = d
-            sums[j] += d
+        slopes(new, g[i], v[i])
+        put(dz[i], new)
+        add(sums, new)
 
 
 def bias_act_backward_kernel(dz, db, g, v, parts):
@@ -192,7 +196,8 @@ def bias_act_backward(name):
 
     Without an activation dz = g, and db is `column_sums(db, g)`.
     """
-    chunk = jit(slope_and_sums, name=f"bias_{name}_backward_chunk", slope=row(name, 0))
+    row_by_row = jit(slopes, name=f"{name}_slopes", slope=row(name, 0))
+    chunk = jit(slope_and_sums, name=f"bias_{name}_backward_chunk", slopes=row_by_row)
     return kernel(bias_act_backward_kernel, name=f"bias_{name}_backward", chunk=chunk)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from .compiled import jit, kernel, prange, span
 from .math32 import exp_of, log1p_of, log_of, sigmoid_of
-from .rows import shifted_exponentials
+from .rows import minus, shifted_exponentials
 
 
 @jit
@@ -20,7 +20,7 @@ def cross_entropy_rows(losses, p, logits, targets):
         for j in range(n):
             out[j] *= inverse
         k = targets[i]
-        term = log_of(s) + m - logits[i, k] if 0 <= k < n else s * np.nan
+        term = -minus(logits[i, k], m, log_of(s)) if 0 <= k < n else s * np.nan
         summed += term
         if losses.size:
             losses[i] = term

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .compiled import jit, kernel, prange, span
+from .compiled import SAME_ORDER, jit, kernel, prange, span
 from .math32 import exp_of, log_of, maximum
 
 
@@ -52,6 +52,32 @@ def total(a):
 
 
 @jit
+def add(y, x):
+    for i in range(x.size):
+        y[i] += x[i]
+
+
+@jit
+def put(y, x):
+    for i in range(x.size):
+        y[i] = x[i]
+
+
+@jit
+def add_rows(out, x):
+    """out[j] = Σᵢ x[i, j], row after row."""
+    out[:] = 0
+    for i in range(x.shape[0]):
+        add(out, x[i])
+
+
+@jit(math=SAME_ORDER, inline=True)
+def minus(x, a, b):
+    """(x - a) - b, in this order: with a = 10⁴, a + b would lose what b has to say."""
+    return (x - a) - b
+
+
+@jit
 def softmax_rows(y, x):
     for i in range(x.shape[0]):
         p = y[i]
@@ -95,7 +121,7 @@ def log_softmax_rows(y, x):
         m = largest(row)
         shift = log_of(sum_of_exponentials(row, m))
         for j in range(row.size):
-            out[j] = row[j] - m - shift
+            out[j] = minus(row[j], m, shift)
 
 
 @kernel
@@ -186,7 +212,7 @@ def layer_norm_backward_rows(dx, dweight, dbias, g, x, mean, rstd, weight):
             xhat = (row[j] - mu) * r
             out[j] = r * (share[j] * weight[j] - a - xhat * b)
             dweight[j] += share[j] * xhat
-            dbias[j] += share[j]
+        add(dbias, share)
 
 
 @kernel
@@ -202,13 +228,3 @@ def layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight, parts):
                                      rstd[lo:hi], weight)
     add_rows(dweight, sums[0])
     add_rows(dbias, sums[1])
-
-
-@jit
-def add_rows(out, x):
-    """out[j] = Σᵢ x[i, j], row after row."""
-    out[:] = 0
-    for i in range(x.shape[0]):
-        row = x[i]
-        for j in range(out.size):
-            out[j] += row[j]

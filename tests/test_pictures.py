@@ -318,10 +318,10 @@ def test_the_loss_of_a_hundred_samples_folds_into_a_box_for_each_layer(batch):
     model, loss = moons_loss(batch=batch)
     order = topological(loss)
     assert 65_000 < len(order) < 67_000
-    start = time.perf_counter()
+    start = time.process_time()
     drawing = draw(loss, depth=1)
     assert len(parts(drawing, "node")) <= 40
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0
     for i, (before, after) in enumerate(((2, 16), (16, 16), (16, 1))):
         layer = model.layers[i]
         box = box_called(drawing, f"layers.{i}")
@@ -391,9 +391,9 @@ def test_a_long_chain_folds_in_seconds_and_a_small_graph_not_at_all():
     x = Value(1.0)
     for _ in range(100_000):
         x = x + 1e-6
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(parts(draw(x, depth=1), "node")) < 10
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0
     _, _, f = example()
     assert [box.id for box in draw(f, depth=1).scene.boxes] == [box.id for box in draw(f).scene.boxes]
 

@@ -101,8 +101,8 @@ class Drawing:
         """The picture as one SVG document for light and dark, with a text alternative."""
         if self.rendered is None:
             if len(self.scene.boxes) > SLOW:
-                warnings.warn(f"Laying out {len(self.scene.boxes):,} boxes can take minutes; a smaller limit=, or depth=, "
-                              "folds them.", stacklevel=2)
+                warnings.warn(f"Laying out {len(self.scene.boxes):,} boxes can take minutes; a smaller limit=, or "
+                              "depth=, folds them.", stacklevel=2)
             self.rendered = finished(layout(self.source, "svg"), self.scene)
         return self.rendered
 
@@ -152,7 +152,7 @@ PAD, LINE, SIZE, SMALL = 8, 15, 12, 10  # points: the margin in a box, a line, t
 def dot_of(scene, direction):
     """The scene as DOT. Sizes of boxes are set here, so that every Graphviz lays out the same boxes."""
     letters = 120 if direction == "LR" and len(scene.boxes) > 4 else 72
-    caption = "".join(plain(line) + r"\l" for note in scene.notes for line in ("", *wrapped(note, letters)))
+    caption = "".join(plain(line) + r"\l" for note in scene.notes for line in ("\u00a0", *wrapped(note, letters)))
     dot = graphviz.Digraph("tinynet", graph_attr={
         "rankdir": direction, "bgcolor": PAPER[0], "pad": "0.2", "nodesep": "0.2", "ranksep": "0.32",
         "fontname": FONT, "fontsize": str(SMALL), "fontcolor": FAINT[0], "labeljust": "l", "labelloc": "b",
@@ -327,7 +327,7 @@ def finished(svg, scene):
         align(node, box)
     paper = graph.find(f"{SVG}polygon")
     paper.set("class", "paper")
-    notes = graph.findall(f"{SVG}text")
+    notes = [note for note in graph.findall(f"{SVG}text") if note.text.strip()]
     for note in notes:
         note.set("class", "note")
     graph[:] = [paper, *edges, *nodes, *notes]

@@ -548,15 +548,14 @@ def group_box(group, inside, leaving, roots, largest, numbers=True):
         came, went = shapes.pop()
         if came is not None and went is not None:
             fields.append(("shape", f"{shape_text(came)} → {shape_text(went)}"))
+    grads = [node.grad for node in leaving]
     if numbers:
         fields.append(("data", extent([node.data for node in leaving])))
-    if not numbers:
-        pass
-    elif len(leaving) == 1 and known(leaving[0].grad):
-        fields.append(("grad", signed(single(leaving[0].grad))))
-        tone = tone_of(single(leaving[0].grad), largest) if group.role in ALONE else tone
-    elif any(takes_gradient(node) for node in leaving):
-        fields.append(("grad rms", size_text(rms([node.grad for node in leaving]))))
+        if len(grads) == 1 and known(grads[0]):
+            fields.append(("grad", signed(single(grads[0]))))
+            tone = tone_of(single(grads[0]), largest) if group.role in ALONE else tone
+        elif any(map(takes_gradient, leaving)):
+            fields.append(("grad rms", size_text(rms(grads))))
     outputs = [node.label for node in leaving if node in roots and node.label]
     if outputs:
         fields.append(("output", ", ".join(outputs[:3]) + ("" if len(outputs) < 4 else ", …")))
@@ -653,10 +652,9 @@ def short(node):
 def twins_of(roots, opens):
     """The nodes of a Tensor graph as a picture shows them: ({node: its twin}, the nodes of opened operations).
 
+    `backward()` leaves gradients on leaves alone; where these are the gradients of this graph, the twins between them
+    have theirs. A fused operation for which `opens(node)` is true is replaced by its textbook definition, node by node.
     The graph itself is left as it is.
-
-    A twin has a gradient where `backward()` gave its leaves theirs (it leaves none on the nodes between); and a fused
-    operation for which `opens(node)` is true is replaced by its textbook definition, node by node.
     """
     order = topological(*roots)
     known, twins, opened = set(order), {}, set()
@@ -749,15 +747,12 @@ def untrained(model, input_shape):
 # ------------------------------------------------------------------------------------------------------------ the scene
 
 
-BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
-
-
 def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, limit=300, fused=True):
     """The scene of the graph behind `what`; see `pictures.draw` for what the arguments mean."""
     roots, twins, stay, notes = roots_of(what, input_shape), {}, set(), []
     given = roots
     if not isinstance(roots[0], Value):
-        twins, stay = twins_of(roots, lambda node: not fused or in_focus(node, focus, roots))
+        twins, stay = twins_of(roots, lambda node: not fused or in_focus(node, focus))
         roots = [twins.get(root, root) for root in roots]
         focus = twins.get(focus, focus) if hasattr(focus, "inputs") else focus
     if depth is None and input_shape is not None:
@@ -795,7 +790,8 @@ BOXES = 40  # what is folded away has at most this many boxes, unless there are 
 def tightened(order, models, depth, stay, apart, limit):
     """The loosest folding that is small enough."""
     most = BOXES + 2 * len(stay) + len({look[0] for look in apart.values()})
-    for loose in ("open", "structure", "name"):
+    between = sum(node.scope is None and bool(node.inputs) for node in order)
+    for loose in ("open", "structure", "name") if between <= most else ("structure", "name"):
         folding = Folding(order, models, depth, loose, stay, apart)
         if folding.count() <= most:
             return folding
@@ -804,15 +800,14 @@ def tightened(order, models, depth, stay, apart, limit):
     return folding
 
 
-def in_focus(node, focus, roots):
+def in_focus(node, focus):
     """Whether a node is what `focus` names: itself, or computed in the layer of that name."""
-    if isinstance(focus, tuple):
-        focus = focus[-1]
-    if not isinstance(focus, str):
+    path = focus[-1] if isinstance(focus, tuple) else focus
+    if not isinstance(path, str):
         return node is focus
-    path = focus.partition("[")[0]
-    return any(call.module is dict(calls[0].module.named_modules()).get(path) for calls in [calls_around(node.scope)]
-               for call in calls)
+    around = calls_around(node.scope)
+    layers = dict(around[0].module.named_modules()) if around else {}
+    return layers.get(path.partition("[")[0]) in [call.module for call in around]
 
 
 def headline_of(boxes, roots):

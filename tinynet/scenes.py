@@ -11,7 +11,7 @@ import warnings
 
 from .graph import mode, textbook, topological
 from .value import Rule, Value
-from .words import names, shape_text, takes_gradient
+from .words import names, numeral, shape_text, takes_gradient
 
 MINUS = "−"  # the typographic minus: wider than a hyphen, so that a sign is seen
 
@@ -77,12 +77,12 @@ def single(x):
 
 
 def figure(x):
-    """A number as a picture writes it: four significant digits, a real minus sign.
+    """A number as a picture writes it: as `explain` does, in four significant digits, but with a real minus sign.
 
     >>> figure(-0.123456), figure(2.0), figure(1e-9)
-    ('−0.1235', '2', '1e−09')
+    ('−0.1235', '2', '1e−9')
     """
-    return f"{single(x) + 0.0:.4g}".replace("-", MINUS)
+    return numeral(single(x)).replace("-", MINUS)
 
 
 def signed(x):

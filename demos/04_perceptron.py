@@ -1,0 +1,77 @@
+"""Lesson 4: a perceptron learns AND, cannot learn XOR; a network with a hidden layer can."""
+
+# %% [markdown]
+# # One neuron draws one line
+# A perceptron answers yes on one side of a line and no on the other. AND can be cut by a line. XOR cannot: its two yes
+# corners lie across from each other (Minsky and Papert, 1969).
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from easel import picture, region, save
+from tqdm import tqdm
+
+import tinynet
+from tinynet import draw, nn, optim
+from tinynet.datasets import xor
+
+tinynet.manual_seed(1)
+X, y_xor = xor()
+y_and = X.prod(axis=1).astype(int)
+bce = nn.BCEWithLogitsLoss()
+
+
+def train(model, X, y, lr=0.5, steps=200):
+    """Train on all samples at once, one Value at a time; the loss of every step."""
+    optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    targets, losses = y.reshape(-1, 1).astype(float), []
+    for _ in tqdm(range(steps), desc="training"):
+        loss = bce(model(X), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def score(model, X):
+    return np.array([float(v) for v in np.ravel(model(X))])
+
+
+def neuron():
+    return nn.Linear(2, 1).to("scalar")
+
+
+def network():
+    return nn.MLP(2, [4, 1], activation="tanh").to("scalar")
+
+
+# %%
+figure, axes = plt.subplots(1, 4, figsize=(15, 3.3))
+trained = {}
+for ax, (title, make, y) in zip(axes, (("one neuron, AND", neuron, y_and), ("one neuron, XOR", neuron, y_xor),
+                                       ("MLP 2-4-1, XOR", network, y_xor)), strict=False):
+    model = make()
+    losses = train(model, X, y)
+    chances = 1 / (1 + np.exp(-score(model, X)))
+    region(ax, lambda points, model=model: score(model, points), X, y, steps=25)
+    ax.set_title(title)
+    axes[3].plot(losses, label=title)
+    trained[title] = model
+    print(f"{title:16} loss {losses[-1]:.4f}; wanted {y}, answers with probability", chances.round(2))
+axes[3].set(title="loss", xlabel="step")
+axes[3].axhline(np.log(2), color="grey", linewidth=0.8, linestyle=":")
+axes[3].legend(fontsize=8)
+save("04_perceptron.png")
+print("The loss of the neuron on XOR stays at ln 2 = 0.693: it does no better than tossing a coin.")
+
+# %% [markdown]
+# # What the hidden layer sees
+# The hidden neurons move the four corners to a place where one line does cut them apart.
+
+# %%
+model = trained["MLP 2-4-1, XOR"]
+output = model(X[1:2])[0, 0]
+output.label = "logit"
+output.backward()
+draw(output).save(picture("04_xor_network.svg"))

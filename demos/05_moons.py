@@ -1,0 +1,68 @@
+"""Lesson 5: a network of single numbers learns to tell two moons apart."""
+
+# %% [markdown]
+# # The whole recipe
+# Forward: every sample through the network. Loss: how wrong it is, as one number. Backward: the gradient of that number
+# for each of the 337 weights. Step: each weight a little downhill. Again. There is nothing else to training.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+from easel import picture, region, save
+from tqdm import tqdm
+
+import tinynet
+from tinynet import draw, nn, optim
+from tinynet.datasets import moons
+
+tinynet.manual_seed(7)
+X, y = moons(100, noise=0.1, seed=0)
+targets = y.reshape(-1, 1).astype(float)
+model = nn.MLP(2, [16, 16, 1]).to("scalar")
+loss_function = nn.BCEWithLogitsLoss()
+optimizer = optim.Adam(model.parameters(), lr=0.05)
+STEPS = 40
+print(model)
+print(f"{len(model.parameters())} parameters, each one a Value")
+
+
+def score(points):
+    with tinynet.no_grad():
+        return np.array([float(v) for v in np.ravel(model(points))])
+
+
+# %%
+losses, began = [], time.perf_counter()
+bar = tqdm(range(STEPS), desc="training")
+for _ in bar:
+    outputs = model(X)
+    loss = loss_function(outputs, targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+    bar.set_postfix(loss=f"{loss.item():.4f}")
+seconds = time.perf_counter() - began
+nodes = len(tinynet.graph.topological(loss))
+accuracy = np.mean((score(X) > 0) == y)
+print(f"{STEPS} steps, {nodes:,} Values in each, {seconds:.1f} s: loss {losses[0]:.3f} -> {losses[-1]:.4f}, "
+      f"accuracy {accuracy:.0%}")
+X_new, y_new = moons(400, noise=0.1, seed=1)
+print(f"On 400 points it has never seen: {np.mean((score(X_new) > 0) == y_new):.1%}")
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+region(left, score, X, y, steps=40)
+left.set_title("where the network says which moon")
+right.plot(losses)
+right.set(title="loss", xlabel="step", yscale="log")
+save("05_moons.png")
+
+# %% [markdown]
+# # The graph behind one step
+# It is far too large to look at node by node, so `draw` folds every layer into one box.
+
+# %%
+draw(loss, depth=1).save(picture("05_moons_loss.svg"))

@@ -1,0 +1,47 @@
+"""Where the lessons leave their pictures, and one look for all their charts."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # the lessons save files; no window opens
+import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
+
+FOLDER = Path(__file__).resolve().parent.parent / "pictures"
+BLUE, ORANGE, GREY = "#1d5fa8", "#d9660b", "#6b7480"
+
+plt.rcParams.update({
+    "figure.dpi": 120, "savefig.bbox": "tight", "font.size": 10, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, "#2f8f5b", "#8a4fbf", "#b8860b", GREY]),
+})
+
+
+def picture(name):
+    """The path of a picture; says where it goes."""
+    FOLDER.mkdir(exist_ok=True)
+    print(f"  picture: pictures/{name}")
+    return FOLDER / name
+
+
+def save(name):
+    """Save the chart that is being drawn, and begin a new one."""
+    plt.savefig(picture(name))
+    plt.close()
+
+
+def region(axes, score, X, y, steps=60):
+    """Shade where score(points) is above 0, draw the boundary between, and the samples on top."""
+    import numpy as np
+
+    (left, bottom), (right, top) = X.min(0) - 0.4, X.max(0) + 0.4
+    a, b = np.meshgrid(np.linspace(left, right, steps), np.linspace(bottom, top, steps))
+    z = np.reshape(score(np.column_stack([a.ravel(), b.ravel()])), a.shape)
+    reach = max(abs(z.min()), abs(z.max()), 1e-9)
+    axes.contourf(a, b, z, levels=np.linspace(-reach, reach, 21), cmap="PuOr", alpha=0.6)
+    if z.min() < 0 < z.max():
+        axes.contour(a, b, z, levels=[0], colors="black", linewidths=1)
+    for label, colour, marker in ((0, ORANGE, "o"), (1, BLUE, "s")):
+        axes.scatter(*X[y == label].T, c=colour, marker=marker, edgecolors="white", linewidths=0.6, s=36, zorder=3)
+    axes.grid(False)
+    axes.set(xlabel="$x_0$", ylabel="$x_1$")

@@ -591,6 +591,62 @@ def test_a_model_needs_a_shape_and_nothing_else_takes_one():
         draw(Value(1.0), (1, 2))
 
 
+def attention(engine, tokens=3):
+    """Self-attention of two heads of two features each, and the loss of what it makes of some tokens."""
+    nn, functional = pytest.importorskip("tinynet.nn"), pytest.importorskip("tinynet.functional")
+
+    class Attention(nn.Module):
+        embed_dim, num_heads = 4, 2
+
+        def __init__(self):
+            self.in_proj_weight = nn.Linear(4, 12).weight
+            self.out_proj = nn.Linear(4, 4)
+
+        def forward(self, x):
+            qkv = functional.beside(x, self.in_proj_weight) @ self.in_proj_weight.T
+            q, k, v = (qkv[:, :, i:i + 4].reshape(1, tokens, 2, 2).transpose(0, 2, 1, 3) for i in (0, 4, 8))
+            y = functional.softmax((q @ k.transpose(0, 1, 3, 2)) * 0.5, -1) @ v
+            return self.out_proj(y.transpose(0, 2, 1, 3).reshape(1, tokens, 4))
+
+    class Model(nn.Module):
+        def __init__(self):
+            self.attend = Attention()
+
+        def forward(self, x):
+            return self.attend(x)
+
+    model = Model().to(engine)
+    y = model([[[0.1 * i, -0.2, 0.3, 0.4] for i in range(tokens)]])
+    loss = (y * y).sum()
+    loss.backward()
+    return model, loss
+
+
+def test_focus_opens_one_head_of_arrays():
+    _, loss = attention("tensor")
+    order = topological(loss)
+    boxes = [dict(box.fields) for box in draw(loss, focus="attend[1]").scene.boxes if box.name == "head 1"]
+    assert {box["shape"] for box in boxes} == {"(1, 1, 3, 2)", "(1, 1, 2, 3)", "(1, 1, 3, 3)", "(1, 1, 3, 1)"}
+    softmax = next(node for node in order if node.op and node.op.name == "softmax")
+    ends = [f"{number:.4g}" for number in (softmax.data[:, 1].min(), softmax.data[:, 1].max())]
+    assert " … ".join(ends) in [box["data"] for box in boxes]
+    assert softmax.data.shape == (1, 2, 3, 3)  # the graph is what it was
+    with pytest.raises(ValueError, match="head 2 of attend, which has 2"):
+        draw(loss, focus="attend[2]")
+
+
+def test_focus_opens_one_head_of_numbers():
+    _, loss = attention("scalar")
+    drawing = draw(loss, focus="attend[1]")
+    head = [box for box in drawing.scene.boxes if box.role.startswith("head 1")]
+    assert {box.name for box in head} == {"multiply", "add", "subtract", "exp", "divide"}
+    assert sum(box.name == "divide" and "×9" in box.role for box in head) == 1  # 3 × 3 attention weights
+    assert len(drawing.scene.boxes) <= 60
+    _, loss = attention("scalar", tokens=1)
+    inside = [box for box in draw(loss, focus="attend[0]").scene.boxes if box.role == "parameter"]
+    assert {int(re.search(r"\[(\d+)", box.name)[1]) % 4 // 2 for box in inside} <= {0}
+
+
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
 

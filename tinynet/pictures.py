@@ -59,8 +59,8 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
 
     derivatives   write on each edge: local derivative × incoming gradient = share of the gradient
     depth         fold layers into one box each: 0 the whole model, 1 its layers, 2 the layers inside those, …
-    focus         what stays open in a folded picture: a node; "layers.1", a layer; "layers.1[3]", a neuron of it;
-                  7, a sample; (7, "layers.1[3]"), a neuron in a sample (see `scenes.focused`)
+    focus         what stays open in a folded picture: a node; "layers.1", a layer; "layers.1[3]", a neuron of it (a
+                  head, where it is attention); 7, a sample; (7, "layers.1[3]"), a neuron in a sample
     direction     "LR", left to right, or "TB", top to bottom
     fused         False opens every fused operation of a Tensor graph into its textbook definition
     limit         a graph of more nodes than this is folded unasked, and says so

@@ -247,8 +247,8 @@ class Folding:
     "name"         one box for each kind of operation
     """
 
-    def __init__(self, order, models, depth, loose, stay=frozenset(), apart=None):
-        self.order, self.models, self.depth, self.loose = order, models, depth, loose
+    def __init__(self, order, models, depth, loose, focus):
+        self.order, self.models, self.depth, self.loose, self.focus = order, models, depth, loose, focus
         self.groups, self.group, self.layers, self.boxed = {}, {}, {}, {}
         self.callers = {id(node.scope.parent.module) for node in order if node.scope and node.scope.parent}
         self.users = {node: [] for node in order}
@@ -256,14 +256,11 @@ class Folding:
             for x in node.inputs:
                 self.users[x].append(node)
         for node in order:
-            if node.inputs and node not in stay:
-                if apart and node in apart:
-                    self.join(node, *apart[node])
-                else:
-                    self.place(node)
+            if node.inputs and node not in focus.open:
+                self.place(node)
         self.unwrap()
         for node in order:
-            if not node.inputs and node not in stay:
+            if not node.inputs and node not in focus.open:
                 self.place_leaf(node)
         self.unwrap()
 
@@ -308,21 +305,28 @@ class Folding:
 
     def place(self, node):
         """Find the group of a computed node."""
+        if node in self.focus.apart:
+            self.join(node, *self.focus.apart[node])
+            return
         modules, call = self.layer_of(node.scope)
         around = tuple(map(id, modules))
-        if call is not None:
+        if node in self.focus.part:
+            self.join(node, self.structure(node, self.focus.part[node]), node.op.name, self.focus.part[node])
+        elif call is not None:
             group = self.join(node, around, self.models.name(call), type(call.module).__name__, call.module)
             group.calls[call] = None
             self.boxed[id(call.module)] = group
         elif self.loose != "open":
-            name = node.op.name
-            key = ("operation", around, name)
-            if self.loose == "structure":
-                operands = dict.fromkeys(self.group[x] for x in node.inputs if x in self.group)
-                last = max((g.index for g in operands), default=0)
-                chained = [g for g in operands if g.key[:3] == key and g.index == last]
-                key = chained[0].key if chained else (*key, *sorted(g.index for g in operands))
-            self.join(node, key, name)
+            key = self.structure(node, around) if self.loose == "structure" else ("operation", around, node.op.name)
+            self.join(node, key, node.op.name)
+
+    def structure(self, node, around):
+        """The key of operations of one kind on the same boxes; of a chain, the key of what it continues."""
+        key = ("operation", around, node.op.name)
+        operands = dict.fromkeys(self.group[x] for x in node.inputs if x in self.group)
+        last = max((group.index for group in operands), default=0)
+        chained = [group for group in operands if group.key[:3] == key and group.index == last]
+        return chained[0].key if chained else (*key, *sorted(group.index for group in operands))
 
     def place_leaf(self, node):
         """Find the group of a leaf: a parameter's layer, the only user of a constant, or leaves of the same name."""
@@ -346,23 +350,37 @@ class Folding:
             self.join(node, (role, stem, *where), stem or role, role)
 
 
+class Focus:
+    """What a focus opens: the nodes drawn one by one, and those that have boxes of their own in a folded picture.
+
+    open     a set of nodes
+    apart    {node: (key, name, role) of a box that belongs to one neuron or one layer call}
+    part     {node: the role of boxes that hold operations of one kind}
+    head     the attention head that arrays are cut down to, as (number, how many there are)
+    """
+
+    def __init__(self, open=(), apart=None, part=None, head=None):
+        self.open, self.apart, self.part, self.head = set(open), apart or {}, part or {}, head
+
+
 def focused(focus, order, roots, models, depth, limit):
-    """What `focus` opens, as (the nodes that are drawn one by one, {node: the look of a box apart}).
+    """What `focus` opens, as a `Focus`.
 
     a node               it, and what the layer that made it computed on the way to it
     "layers.1"           one call of that layer
     "layers.1[3]"        one neuron: output 3 of that layer, and what the layer computed on the way to it
     "layers.1[7, 3]"     the same where the layer was called on a batch: sample 7
+    "attention[2]"       one head, where the layer has several (`num_heads`): what belongs to head 2 and to no other
     7                    one sample: all that depends on call 7 of the model (or on row 7, where it was called on a
                          batch) but on no other sample; by neuron, or by layer, where one by one would be too many
     (7, "layers.1[3]")   both: that neuron in that sample
 
-    Samples, rows and outputs count from 0. Raises ValueError where there is no such thing.
+    Samples, rows, outputs and heads count from 0. Raises ValueError where there is no such thing.
     """
     if hasattr(focus, "inputs"):
         if focus not in set(order):
             raise ValueError("draw: the node in focus is not part of this graph")
-        return leading_to([focus], lambda x: x.scope is focus.scope and x.scope is not None), {}
+        return Focus(leading_to([focus], lambda x: x.scope is focus.scope and x.scope is not None))
     sample, path = focus if isinstance(focus, tuple) and len(focus) == 2 else (
         (focus, None) if isinstance(focus, int) else (None, focus))
     if not (sample is None or isinstance(sample, int)) or not (path is None or isinstance(path, str)):
@@ -385,10 +403,12 @@ def focused(focus, order, roots, models, depth, limit):
             place = [int(i) for i in index.rstrip("]").split(",")]
         except ValueError:
             raise ValueError(f"draw: focus is a layer and whole numbers, such as 'layers.0[3]'; got {path!r}") from None
+        if getattr(call.module, "num_heads", None):
+            return calls.head(call, place[0], name, limit)
         if sample is not None and len(found) == 1:
             place.insert(0, sample)
         outputs = [calls.pick(outputs, call, place, name)]
-    return leading_to(outputs, lambda x: call in calls.around(x)), {}
+    return Focus(leading_to(outputs, lambda x: call in calls.around(x)))
 
 
 def leading_to(nodes, belongs):
@@ -483,7 +503,7 @@ class Calls:
         data = {x for node in own for x in node.inputs if not x.inputs and x.label and x not in models.parameters}
         loose |= data
         if len(own) + len(loose) <= limit // 3:
-            return own | loose, {}
+            return Focus(own | loose)
         apart = {}
         for call in self.all:
             around = calls_around(call)
@@ -495,7 +515,31 @@ class Calls:
                         apart.setdefault(node, (("neuron", call, i), f"{name}[{i}]", "neuron"))
         if len({key for key, _, _ in apart.values()}) > limit // 3:
             apart = {node: (("layer", key[1]), models.name(key[1]), "one sample") for node, (key, *_) in apart.items()}
-        return loose | {node for node in own if node not in apart}, apart
+        return Focus(loose | {node for node in own if node not in apart}, apart)
+
+    def head(self, call, number, name, limit):
+        """What belongs to one head of an attention layer.
+
+        The rows of the projections to queries, keys and values belong to the heads in turn, head_dim rows to each.
+        """
+        module = call.module
+        heads, width = module.num_heads, module.embed_dim // module.num_heads
+        if not 0 <= number < heads:
+            raise ValueError(f"draw: focus asks for head {number} of {name}, which has {heads}")
+        inside = [node for node in self.order if node.inputs and call in self.around(node)]
+        if any(is_array(node.data) for node in inside):
+            return Focus(leading_to(self.outputs(call), lambda x: call in self.around(x)), head=(number, heads))
+        belongs = {}
+        for node in inside:
+            mine = set()
+            for x in node.inputs:
+                row = re.search(r"\[(\d+)", x.label) if x in self.parameters and "out_proj" not in x.label else None
+                mine |= {int(row[1]) % module.embed_dim // width} if row else belongs.get(x, set())
+            belongs[node] = mine
+        own = {node for node, mine in belongs.items() if mine == {number}}
+        if len(own) <= limit // 3:
+            return Focus(own)
+        return Focus(part=dict.fromkeys(own, f"head {number}"))
 
 
 class Models:
@@ -698,6 +742,16 @@ def close(a, b):
     return a.shape == b.shape and float(abs(a - b).max(initial=0.0)) <= 1e-4 * float(abs(b).max(initial=0.0)) + 1e-12
 
 
+def cut_to_head(nodes, number, heads):
+    """Leave of arrays (batch, heads, …) the part of one head; the nodes are twins, so that no graph is changed."""
+    for x in nodes:
+        if x.inputs and x.data.ndim == 4 and x.data.shape[1] == heads:
+            grad, x.label = x.grad, x.label or f"head {number}"
+            x.grad = None
+            x.data = x.data[:, number:number + 1]
+            x.grad = None if grad is None else grad[:, number:number + 1]
+
+
 def roots_of(what, input_shape=None):
     """The nodes that `draw` was given, as a list. A model is run on zeros of `input_shape`."""
     if hasattr(what, "named_modules"):
@@ -772,13 +826,14 @@ def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, lim
         notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
                      "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
         warnings.warn(notes[0], stacklevel=3)
-    depth, apart = 1 if depth is None else depth, {}
-    if focus is not None:
-        opened, apart = focused(focus, order, roots, models, depth, limit)
-        stay |= opened
-    if len(stay) > limit:
-        raise ValueError(f"draw: focus={focus!r} opens {len(stay):,} nodes, more than limit={limit:,}")
-    folding = tightened(order, models, depth, stay, apart, limit)
+    depth = 1 if depth is None else depth
+    focus_on = Focus() if focus is None else focused(focus, order, roots, models, depth, limit)
+    focus_on.open |= stay
+    if len(focus_on.open) > limit:
+        raise ValueError(f"draw: focus={focus!r} opens {len(focus_on.open):,} nodes, more than limit={limit:,}")
+    if focus_on.head:
+        cut_to_head(focus_on.open, *focus_on.head)
+    folding = tightened(order, models, depth, focus_on, limit)
     if folding.depth < depth:
         notes.append(f"Folded to depth {folding.depth}: deeper there would be more than {limit:,} boxes.")
     return drawn(folding.group, folding.rows())
@@ -787,16 +842,16 @@ def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, lim
 BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
 
 
-def tightened(order, models, depth, stay, apart, limit):
+def tightened(order, models, depth, focus, limit):
     """The loosest folding that is small enough."""
-    most = BOXES + 2 * len(stay) + len({look[0] for look in apart.values()})
+    most = BOXES + 2 * len(focus.open) + len({look[0] for look in focus.apart.values()})
     between = sum(node.scope is None and bool(node.inputs) for node in order)
     for loose in ("open", "structure", "name") if between <= most else ("structure", "name"):
-        folding = Folding(order, models, depth, loose, stay, apart)
+        folding = Folding(order, models, depth, loose, focus)
         if folding.count() <= most:
             return folding
     while folding.count() > limit and folding.depth:
-        folding = Folding(order, models, folding.depth - 1, "name", stay, apart)
+        folding = Folding(order, models, folding.depth - 1, "name", focus)
     return folding
 
 

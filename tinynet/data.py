@@ -394,6 +394,7 @@ class DataFrameDataset(TensorDataset):
 
     def places(self, column, entries, labels):
         known = {label: i for i, label in enumerate(labels)}
+        entries = entries.tolist()
         for label in entries:
             if label not in known:
                 raise ValueError(f"DataFrameDataset: the column {column!r} has a label {label!r} that the training "

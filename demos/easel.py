@@ -12,7 +12,8 @@ BLUE, ORANGE, GREY = "#1d5fa8", "#d9660b", "#6b7480"
 
 plt.rcParams.update({
     "figure.dpi": 120, "savefig.bbox": "tight", "font.size": 10, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False,
     "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, "#2f8f5b", "#8a4fbf", "#b8860b", GREY]),
 })
 

@@ -1,0 +1,104 @@
+"""Lesson 10: a network reads handwritten digits, and shows which ones it misread."""
+
+# %% [markdown]
+# # Real pictures
+# 1,797 digits that people wrote (Alpaydin and Kaynak, 1998), 8 × 8 grey levels each. A quarter is held out.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+from easel import save
+from tqdm import tqdm
+
+import tinynet
+from tinynet import nn, optim
+from tinynet.data import DataLoader, TensorDataset, train_test_split
+from tinynet.datasets import digits
+
+tinynet.manual_seed(0)
+X, y = digits()
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, stratify=y, seed=0)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+print(model)
+
+# %% [markdown]
+# # Training
+# `capture` records the step once and replays it from then on: the same numbers, without Python in between.
+
+# %%
+EPOCHS = 60
+loss_function = nn.CrossEntropyLoss()
+optimizer = optim.Adam(model.parameters(), lr=0.003)
+schedule = optim.CosineAnnealingLR(optimizer, T_max=EPOCHS)
+loader = DataLoader(TensorDataset(X_train, y_train), batch_size=64, shuffle=True, seed=0)
+
+
+@tinynet.capture
+def step(inputs, labels):
+    loss = loss_function(model(inputs), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def predict(X):
+    model.eval()
+    with tinynet.no_grad():
+        return nn.functional.softmax(model(tinynet.tensor(X))).numpy()
+
+
+losses, accuracies, began = [], [], time.perf_counter()
+bar = tqdm(range(EPOCHS), desc="epochs")
+for _ in bar:
+    model.train()
+    losses.append(np.mean([step(*batch).item() for batch in loader]))
+    schedule.step()
+    accuracies.append(np.mean(predict(X_test).argmax(1) == y_test))
+    bar.set_postfix(loss=f"{losses[-1]:.4f}", accuracy=f"{accuracies[-1]:.1%}")
+seconds = time.perf_counter() - began
+print(f"{EPOCHS} epochs of {len(X_train)} digits in {seconds:.1f} s, {EPOCHS * len(X_train) / seconds:,.0f} digits a "
+      f"second; {accuracies[-1]:.1%} of the {len(X_test)} held-out digits are read right")
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+left.semilogy(losses)
+left.set(title="training loss", xlabel="epoch")
+right.plot(np.array(accuracies) * 100)
+right.set(title="held-out digits read right, %", xlabel="epoch", ylim=(80, 100.5))
+save("10_training.png")
+
+# %% [markdown]
+# # Which ones are mistaken for which?
+
+# %%
+probabilities = predict(X_test)
+answers = probabilities.argmax(1)
+confusion = np.zeros((10, 10), int)
+np.add.at(confusion, (y_test, answers), 1)
+figure, ax = plt.subplots(figsize=(5, 4.6))
+ax.imshow(np.log1p(confusion), cmap="Blues")
+for (i, j), count in np.ndenumerate(confusion):
+    if count:
+        ax.text(j, i, count, ha="center", va="center", color="white" if i == j else "black")
+ax.set(title="confusion matrix", xlabel="read as", ylabel="written", xticks=range(10), yticks=range(10))
+ax.grid(False)
+save("10_confusion.png")
+
+# %%
+wrong = np.flatnonzero(answers != y_test)
+wrong = wrong[np.argsort(-probabilities[wrong].max(1))]  # the surest mistakes first
+print(f"\n{len(wrong)} misread; the surest mistakes:")
+for i in wrong[:5]:
+    print(f"  a {y_test[i]} read as {answers[i]}, {probabilities[i].max():.0%} sure")
+shown = np.r_[wrong, np.flatnonzero(answers == y_test)][:12]
+figure, axes = plt.subplots(2, 6, figsize=(9, 3.6))
+for ax, i in zip(axes.flat, shown, strict=True):
+    ax.imshow(X_test[i].reshape(8, 8), cmap="gray_r")
+    right = answers[i] == y_test[i]
+    ax.set_title(f"{y_test[i]} read as {answers[i]}", fontsize=9, color="black" if right else "#b3261e")
+    ax.axis("off")
+figure.suptitle("misread digits (red), then some read right")
+save("10_misread.png")

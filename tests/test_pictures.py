@@ -580,6 +580,42 @@ def test_a_model_is_drawn_before_any_data(engine):
     assert dict(box_called(draw(words, (4, 16)), "0").fields)["shape"] == "(4, 16) → (4, 16, 8)"
 
 
+def test_what_a_model_computes_itself_stands_between_its_layers():
+    nn = pytest.importorskip("tinynet.nn")
+
+    class Net(nn.Module):
+        def __init__(self):
+            self.body = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+
+        def forward(self, x):
+            return nn.functional.softmax(self.body(x)).sum()
+
+    def names(depth):
+        return [box.name for box in draw(Net(), (3, 2), depth=depth).scene.boxes if box.name]
+
+    assert names(0) == ["input", "Net"]
+    assert names(1) == ["input", "body", "softmax", "sum"]
+    assert names(2) == ["input", "body.0", "body.1", "body.2", "softmax", "sum"]
+
+
+def test_a_layer_called_step_after_step_is_one_box():
+    nn, tensors = pytest.importorskip("tinynet.nn"), pytest.importorskip("tinynet.tensors")
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            self.cell, self.head = nn.Perceptron(6, 4, "tanh"), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = tensors.zeros(x.shape[0], 4)
+            for t in range(x.shape[1]):
+                h = self.cell(tensors.cat([x[:, t, :], h], 1))
+            return self.head(h)
+
+    boxes = draw(Recurrent()(tensors.ones(5, 7, 2)), depth=1).scene.boxes
+    assert [box.role for box in boxes if box.name == "cell"] == ["Perceptron ×7"]
+    assert len(boxes) < 12
+
+
 def test_a_model_needs_a_shape_and_nothing_else_takes_one():
     nn = pytest.importorskip("tinynet.nn")
     with pytest.raises(ValueError, match=r"shape of its input, as in draw\(model"):

@@ -250,7 +250,8 @@ class Folding:
     def __init__(self, order, models, depth, loose, focus):
         self.order, self.models, self.depth, self.loose, self.focus = order, models, depth, loose, focus
         self.groups, self.group, self.layers, self.boxed = {}, {}, {}, {}
-        self.callers = {id(node.scope.parent.module) for node in order if node.scope and node.scope.parent}
+        scopes = dict.fromkeys(node.scope for node in order)
+        self.callers = {id(call.module) for scope in scopes for call in calls_around(scope)[:-1]}
         self.users = {node: [] for node in order}
         for node in order:
             for x in node.inputs:
@@ -843,12 +844,13 @@ BOXES = 40  # what is folded away has at most this many boxes, unless there are 
 
 
 def tightened(order, models, depth, focus, limit):
-    """The loosest folding that is small enough."""
+    """The loosest folding that is small enough, and that leaves nothing of a layer's many calls lying around."""
     most = BOXES + 2 * len(focus.open) + len({look[0] for look in focus.apart.values()})
     between = sum(node.scope is None and bool(node.inputs) for node in order)
     for loose in ("open", "structure", "name") if between <= most else ("structure", "name"):
         folding = Folding(order, models, depth, loose, focus)
-        if folding.count() <= most:
+        repeated = any(len(group.calls) > 1 for group in folding.groups.values())
+        if folding.count() <= most and not (loose == "open" and repeated):
             return folding
     while folding.count() > limit and folding.depth:
         folding = Folding(order, models, folding.depth - 1, "name", focus)

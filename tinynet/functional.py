@@ -14,7 +14,7 @@ import numpy as np
 from . import kernels
 from .graph import mode
 from .kernels import run
-from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform
+from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform, where
 from .value import Value
 
 
@@ -540,3 +540,176 @@ def same_shapes(name, input, target, reduction):
     if reduction == "mean" and not math.prod(input.shape):
         raise ValueError(f"{name}: the batch is empty, there is nothing to average")
     return input, target
+
+
+# ---------------------------------------------------------------------------------------------------------- attention
+
+class Attention(Op):
+    """softmax(QKᵀ/√d + mask) V by blocks of queries and keys: no array of all scores (Dao et al., 2022).
+
+    With P the weights: ∂V = Pᵀ g, ∂S = P ∘ (g Vᵀ - rows(g ∘ y)), ∂Q = ∂S K / √d, ∂K = ∂Sᵀ Q / √d; P is computed anew
+    from the log-sum-exp of each row, which `forward` kept.
+    """
+
+    name = "attention"
+
+    def setup(self, q, k, v, allowed=None, causal=False, scale=1.0):
+        self.allowed, self.causal, self.scale = allowed, causal, scale
+        return (q, k, v)
+
+    def forward(self, q, k, v):
+        q, k, v = self.four(q), self.four(k), self.four(v)
+        self.mask = mask_for(self.allowed, q, k)
+        y = empty_array((*q.shape[:-1], v.shape[-1]), q.dtype)
+        self.lse = empty_array(q.shape[:-1], q.dtype)
+        run(kernels.attention.attention, y, self.lse, q, k, v, self.mask, self.causal, self.scale)
+        return y.reshape(self.shape + y.shape[2:])
+
+    def backward(self, g, y, q, k, v):
+        dq, dk, dv = (empty_array(x.shape, x.dtype) for x in (q, k, v))
+        four = self.four
+        run(kernels.attention.attention_backward, four(dq), four(dk), four(dv), four(contiguous(g)), self.lse,
+            four(q), four(k), four(v), self.mask, self.causal, self.scale)
+        return dq, dk, dv
+
+    def four(self, x):
+        """x as (batch, heads, tokens, width), its last axis contiguous."""
+        self.shape = x.shape[:-2]
+        if x.strides[-1] != x.itemsize and x.size:
+            x = contiguous(x)
+        if x.ndim == 4:
+            return x
+        x = contiguous(x)
+        return x.reshape(1, math.prod(x.shape[:-2]), *x.shape[-2:])
+
+
+def mask_for(allowed, q, k):
+    """The scores to add, (batch, heads, queries, keys): 0 and -∞ for a mask of bools; empty where there is none."""
+    if allowed is None:
+        return np.zeros((0, 0, 0, 0), q.dtype)
+    mask = empty_array(allowed.shape, q.dtype)
+    run(write_mask, mask, allowed)
+    return np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
+
+
+def write_mask(mask, allowed):
+    mask[...] = np.where(allowed, 0.0, -np.inf) if allowed.dtype == bool else allowed
+
+
+def choose(condition, a, b):
+    """a where the condition holds, else the number b, on either engine."""
+    if isinstance(a, Tensor):
+        return where(Tensor(condition), a, b)
+    return np.where(condition, a, as_values(np.full(condition.shape, b)))
+
+
+def attention_weights(q, k, allowed=None, causal=False, scale=1.0):
+    """softmax(QKᵀ · scale + mask), (…, queries, keys); a query that may attend to nothing has weights 0."""
+    scores = q @ k.swapaxes(-1, -2) * scale
+    mask = np.ones(scores.shape[-2:], bool)
+    if causal:
+        mask = np.tril(mask)
+    if allowed is not None and allowed.dtype == bool:
+        mask = mask & allowed
+    elif allowed is not None:
+        scores = scores + allowed if not isinstance(scores, Tensor) else scores + Tensor(allowed.astype(scores.dtype))
+    mask = np.broadcast_to(mask, scores.shape)
+    some = mask.any(-1, keepdims=True)
+    weights = softmax(choose(mask | ~some, scores, -np.inf) if not mask.all() else scores, -1)
+    return weights if some.all() else weights * (Tensor(some.astype(weights.dtype)) if isinstance(weights, Tensor)
+                                                 else some.astype(float))
+
+
+@fused_by(Attention)
+def attend(q, k, v, allowed=None, causal=False, scale=1.0):
+    return attention_weights(q, k, allowed, causal, scale) @ v
+
+
+def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+    """softmax(QKᵀ/√d + mask) V (Vaswani et al., 2017): query (…, queries, d), key (…, keys, d), value (…, keys, e).
+
+    attn_mask (…, queries, keys) of bools says where a query may attend to a key, one of floats is added to the scores;
+    is_causal lets query i attend to the keys 0 … i. The result is (…, queries, e).
+
+    >>> from tinynet import tensor
+    >>> q = k = v = tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> scaled_dot_product_attention(q, k, v, is_causal=True).tolist()[0]      # the first token sees itself alone
+    [1.0, 0.0]
+    """
+    name = "scaled_dot_product_attention"
+    q, k, v = (arrays_of_values(x) for x in (query, key, value))
+    if (q.ndim < 2 or not q.ndim == k.ndim == v.ndim or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]
+            or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2] or not q.shape[-1]):
+        raise ValueError(f"{name}: expected query (…, queries, d), key (…, keys, d) and value (…, keys, e), got "
+                         f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}")
+    allowed = None
+    if attn_mask is not None:
+        if isinstance(attn_mask, Tensor) and attn_mask.requires_grad:
+            raise ValueError(f"{name}: a mask takes no gradient; add learned scores to the query or the key")
+        allowed = np.asarray(attn_mask._data if isinstance(attn_mask, Tensor) else attn_mask)
+        wanted = (*q.shape[:-1], k.shape[-2])
+        if allowed.ndim < 2 or allowed.shape[-2:] != wanted[-2:] or allowed.ndim > len(wanted) or any(
+                m not in (1, n) for m, n in zip(allowed.shape[::-1], wanted[::-1])):
+            raise ValueError(f"{name}: the mask has shape {allowed.shape}, expected one that broadcasts to {wanted}")
+        if q.ndim > 4 or q.ndim == 3:
+            allowed = np.broadcast_to(allowed, wanted).reshape(-1, *wanted[-2:])
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    if dropout_p:
+        return dropout(attention_weights(q, k, allowed if q.ndim == 4 else attn_mask, is_causal, scale), dropout_p) @ v
+    return attend(q, k, v, allowed, is_causal, scale)
+
+
+class SelfAttention(Attention):
+    """Attention of a sequence to itself, from the projections of all heads side by side: no part is ever copied."""
+
+    name = "self_attention"
+
+    def setup(self, qkv, heads, allowed=None, causal=False):
+        self.heads, self.allowed, self.causal = heads, allowed, causal
+        self.scale = 1.0 / math.sqrt(qkv.shape[-1] // (3 * heads))
+        return (qkv,)
+
+    def parts(self, qkv):
+        """Q, K and V as views (batch, heads, tokens, d) of (batch, tokens, 3 · heads · d)."""
+        batch, tokens, width = qkv.shape
+        return qkv.reshape(batch, tokens, 3, self.heads, width // (3 * self.heads)).transpose(2, 0, 3, 1, 4)
+
+    def forward(self, qkv):
+        qkv = self.qkv = contiguous(qkv)
+        q, k, v = self.parts(qkv)
+        self.mask, self.lse = mask_for(self.allowed, q, k), empty_array(q.shape[:-1], q.dtype)
+        y = empty_array((*qkv.shape[:2], qkv.shape[2] // 3), qkv.dtype)
+        run(kernels.attention.attention, self.merged(y), self.lse, q, k, v, self.mask, self.causal, self.scale)
+        return y
+
+    def merged(self, y):
+        return y.reshape(*y.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
+
+    def backward(self, g, y, qkv):
+        d = empty_array(qkv.shape, qkv.dtype)
+        run(kernels.attention.attention_backward, *self.parts(d), self.merged(contiguous(g)), self.lse,
+            *self.parts(self.qkv), self.mask, self.causal, self.scale)
+        return (d,)
+
+
+@fused_by(SelfAttention)
+def self_attention(qkv, heads, allowed=None, causal=False):
+    """Attention of each head among the tokens of qkv (batch, tokens, 3 · heads · d), heads merged again side by side."""
+    q, k, v = (split_heads(x, heads) for x in thirds(qkv))
+    y = attend(q, k, v, allowed, causal, 1.0 / math.sqrt(q.shape[-1]))
+    return merge_heads(y)
+
+
+def thirds(qkv):
+    width = qkv.shape[-1] // 3
+    return [qkv[..., i * width:(i + 1) * width] for i in range(3)]
+
+
+def split_heads(x, heads):
+    """(batch, tokens, heads · d) as (batch, heads, tokens, d)."""
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x):
+    """(batch, heads, tokens, d) as (batch, tokens, heads · d)."""
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3])

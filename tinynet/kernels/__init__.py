@@ -35,7 +35,7 @@ import importlib
 from ..graph import mode
 
 HOMES = {"matmul": "linear", "batched": "linear"}
-FAMILIES = ("elementwise", "linear", "rows", "losses", "updates", "optimizers", "attention", "blas", "compiled", "math32")
+FAMILIES = ("elementwise", "linear", "rows", "attention", "losses", "updates", "optimizers", "attention", "blas", "compiled", "math32")
 
 
 class Kernel:

@@ -25,6 +25,11 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
+def figure_text(x):
+    """Three digits at least, as people write them: 0.53, 17.2, 1,234."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
 class Workload:
     """The same work for several peers.
 
@@ -50,17 +55,21 @@ class Workload:
                 r = figure / base
                 missed = "" if r <= goal else "**missed** "
                 phrases.append(f"{ours} {r:.2g}× {theirs} ({missed}goal {goal:g}×)" if theirs else
-                               f"{ours} {r:,.3g} {self.measured} ({missed}goal {goal:g})")
+                               f"{ours} {figure_text(r)} {self.measured} ({missed}goal {goal:,})")
         return phrases
 
 
+def bench(name):
+    return importlib.import_module(f"{__package__}.bench_{name}")
+
+
 def families():
-    """The names of the files bench_<name>.py that define WORKLOADS."""
-    return sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")
-                  if "\nWORKLOADS = " in path.read_text())
+    """The names of the files bench_<name>.py that define WORKLOADS, by their ORDER."""
+    names = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")
+                   if "\nWORKLOADS = " in path.read_text())
+    return sorted(names, key=lambda name: getattr(bench(name), "ORDER", 5))
 
 
 def family(name):
     """(title, {name: Workload}) of bench_<name>.py; the title is the first line of the file."""
-    module = importlib.import_module(f"{__package__}.bench_{name}")
-    return module.__doc__.partition("\n")[0].rstrip("."), {w.name: w for w in module.WORKLOADS}
+    return bench(name).__doc__.partition("\n")[0].rstrip("."), {w.name: w for w in bench(name).WORKLOADS}

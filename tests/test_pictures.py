@@ -580,6 +580,20 @@ def test_a_model_is_drawn_before_any_data(engine):
     assert dict(box_called(draw(words, (4, 16)), "0").fields)["shape"] == "(4, 16) → (4, 16, 8)"
 
 
+def test_a_transformer_is_drawn_block_by_block_and_looked_into():
+    nn = pytest.importorskip("tinynet.nn")
+    model = nn.GPT(27, layers=2, heads=4, width=16, context=8)
+
+    def layers(depth):
+        boxes = draw(model, (2, 8), depth=depth).scene.boxes
+        return {box.name: dict(box.fields) for box in boxes if box.kind == "layer"}
+
+    assert list(layers(1)) == ["token", "position", "blocks.0", "blocks.1", "norm", "head"]
+    assert layers(1)["blocks.1"] == {"shape": "(2, 8, 16) → (2, 8, 16)", "parameters": "3,280"}
+    assert layers(1)["head"]["shape"] == "(2, 8, 16) → (2, 8, 27)"
+    assert {"blocks.0.norm1", "blocks.0.self_attn", "blocks.0.linear1", "blocks.1.linear2"} <= set(layers(2))
+
+
 def test_what_a_model_computes_itself_stands_between_its_layers():
     nn = pytest.importorskip("tinynet.nn")
 
@@ -630,27 +644,14 @@ def test_a_model_needs_a_shape_and_nothing_else_takes_one():
 
 def attention(engine, tokens=3):
     """Self-attention of two heads of two features each, and the loss of what it makes of some tokens."""
-    nn, functional = pytest.importorskip("tinynet.nn"), pytest.importorskip("tinynet.functional")
-
-    class Attention(nn.Module):
-        embed_dim, num_heads = 4, 2
-
-        def __init__(self):
-            self.in_proj_weight = nn.Linear(4, 12).weight
-            self.out_proj = nn.Linear(4, 4)
-
-        def forward(self, x):
-            qkv = functional.beside(x, self.in_proj_weight) @ self.in_proj_weight.T
-            q, k, v = (qkv[:, :, i:i + 4].reshape(1, tokens, 2, 2).transpose(0, 2, 1, 3) for i in (0, 4, 8))
-            y = functional.softmax((q @ k.transpose(0, 1, 3, 2)) * 0.5, -1) @ v
-            return self.out_proj(y.transpose(0, 2, 1, 3).reshape(1, tokens, 4))
+    nn = pytest.importorskip("tinynet.nn")
 
     class Model(nn.Module):
         def __init__(self):
-            self.attend = Attention()
+            self.attend = nn.MultiheadAttention(4, 2, bias=False, batch_first=True)
 
         def forward(self, x):
-            return self.attend(x)
+            return self.attend(x, x, x, need_weights=False)[0]
 
     model = Model().to(engine)
     y = model([[[0.1 * i, -0.2, 0.3, 0.4] for i in range(tokens)]])
@@ -660,14 +661,17 @@ def attention(engine, tokens=3):
 
 
 def test_focus_opens_one_head_of_arrays():
-    _, loss = attention("tensor")
-    order = topological(loss)
+    numpy = pytest.importorskip("numpy")
+    model, loss = attention("tensor")
     boxes = [dict(box.fields) for box in draw(loss, focus="attend[1]").scene.boxes if box.name == "head 1"]
     assert {box["shape"] for box in boxes} == {"(1, 1, 3, 2)", "(1, 1, 2, 3)", "(1, 1, 3, 3)", "(1, 1, 3, 1)"}
-    softmax = next(node for node in order if node.op and node.op.name == "softmax")
-    ends = [f"{number:.4g}" for number in (softmax.data[:, 1].min(), softmax.data[:, 1].max())]
-    assert " … ".join(ends) in [box["data"] for box in boxes]
-    assert softmax.data.shape == (1, 2, 3, 3)  # the graph is what it was
+    x = numpy.array([[0.1 * i, -0.2, 0.3, 0.4] for i in range(3)])
+    q, k = (x @ model.attend.in_proj_weight.data[i:i + 2].T for i in (2, 6))  # head 1 has the later two rows of four
+    e = numpy.exp(q @ k.T / math.sqrt(2))
+    weights = e / e.sum(1, keepdims=True)
+    shown = [[number(end) for end in box["data"].split(" … ")] for box in boxes if box["shape"] == "(1, 1, 3, 3)"]
+    assert any(ends == pytest.approx([weights.min(), weights.max()], rel=1e-3) for ends in shown)
+    assert "self_attention" in [node.op.name for node in topological(loss) if node.op]  # the graph is what it was
     with pytest.raises(ValueError, match="head 2 of attend, which has 2"):
         draw(loss, focus="attend[2]")
 

@@ -104,7 +104,7 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("names", nargs="*", help="families (scalar, tensor, …) or parts of workload names; default: all")
+    parser.add_argument("names", nargs="*", help="families (scalar, …) or parts of workload names; default: all")
     parser.add_argument("--quick", action="store_true", help="few and short rounds; nothing is written")
     options = parser.parse_args()
     # patience: how many seconds to wait, in each workload, for others to finish
@@ -128,7 +128,8 @@ def main():
 
 
 def summary(workload, figures):
-    lines = [f"    {peer:24} {'—' if x is None else f'{figure_text(x):>10} {workload.measured}'}" for peer, x in figures.items()]
+    lines = [f"    {peer:24} {'—' if x is None else f'{figure_text(x):>10} {workload.measured}'}"
+             for peer, x in figures.items()]
     return "\n".join([*lines, *(f"    {line}" for line in workload.verdicts(figures))])
 
 

@@ -6,13 +6,13 @@ from html import escape
 from .workloads import FOLDER, families, family, figure_text
 
 README = FOLDER.parent.parent / "README.md"
-BEGIN, END = "<!-- make bench writes from here", "<!-- to here -->"
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 def write_report(results):
     (FOLDER / "results.svg").write_text(chart(results["figures"]))
     text = README.read_text() if README.exists() else ""
-    section = re.compile(rf"({re.escape(BEGIN)}[^>]*-->\n).*?({re.escape(END)})", re.DOTALL)
+    section = re.compile(rf"({BEGIN}\n).*?({END})", re.DOTALL)
     if section.search(text):
         README.write_text(section.sub(lambda match: match[1] + tables(results) + match[2], text))
     else:
@@ -28,7 +28,8 @@ def tables(results):
         rows = [(workload, figures[workload.name]) for workload in workloads.values() if workload.name in figures]
         if rows:
             parts.append(f"**{title}**\n\n{table(rows)}\n")
-    return "\n".join([f"Medians on {results['machine']}.\n", *parts])
+    picture = "![the time of each step beside its yardstick, as bars](tests/bench/results.svg)\n"
+    return "\n".join([f"Medians on {results['machine']}.\n", picture, *parts])
 
 
 def table(rows):
@@ -88,7 +89,8 @@ def chart(figures):
                 y += BAR
             y += GAP
     x = LEFT + unit
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">'
+    size = f'viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}"'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
             f"<title>Time of a step beside PyTorch or micrograd</title><style>{STYLE}</style>"
             f'<rect class="paper" width="{WIDTH}" height="{y}"/>'
             f'<text class="small" x="{x:.1f}" y="20" text-anchor="middle">1 = PyTorch (number by number: micrograd);'

@@ -1,7 +1,7 @@
 """One peer of one workload, in a process of its own: python -m tests.bench.worker family workload peer threads
 
-It builds the step, warms up, and says "ready". From then on it answers each line "seconds" from its input with a line of
-figures (JSON): the steps that it ran in about that time. While it waits it does nothing, so that another can work.
+It builds the step, warms up, and says "ready". From then on it answers each line "seconds" from its input with a line
+of figures (JSON): the steps that it ran in about that time. While it waits it does nothing, so that another can work.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def main(family_name, name, peer, threads):
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(int(threads))
         for _ in range(3):
-            figure = step()
+            step()
     except ImportError as error:
         return answer(f"{peer} is missing: {error}")
     except Exception as error:  # a peer that fails is reported, and the others go on
@@ -42,7 +42,7 @@ def main(family_name, name, peer, threads):
     answer("ready")
     gc.collect()
     for line in sys.stdin:
-        answer(timed(step, float(line)) if workload.measured == "µs" else [figure := step()])
+        answer(timed(step, float(line)) if workload.measured == "µs" else [step()])
 
 
 def timed(step, seconds):

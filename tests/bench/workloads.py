@@ -15,8 +15,8 @@ ImportError pass. Two threads, float32, the same shapes and the same optimiser f
 the workload has `measured="ms"` (or MB, …), the number that a step returns is the figure.
 
     make bench                                        measures everything, writes README.md and results.svg
-    python -m tests.bench tensor --quick              only the workloads of bench_tensor.py, a few rounds, nothing written
-    python -m tests.bench 784-128-10                  only the workloads with this in their names
+    python -m tests.bench tensor --quick              the workloads of bench_tensor.py, a few rounds, nothing written
+    python -m tests.bench 784-128-10                  the workloads with this in their names
 """
 
 import importlib

@@ -13,7 +13,16 @@ import pytest
 import tinynet
 from tinynet import kernels
 from tinynet.graph import mode
-from tinynet.kernels import elementwise, linear, losses, optimizers, rows, run, updates
+from tinynet.kernels import (
+    attention,
+    elementwise,
+    linear,
+    losses,
+    optimizers,
+    rows,
+    run,
+    updates,
+)
 
 INTERPRETED = bool(int(os.environ.get("NUMBA_DISABLE_JIT", "0")))
 SIZES = (0, 1, 7, 61)
@@ -325,6 +334,51 @@ def test_layer_norm(dtype, parts):
             assert 2 * (found * d).sum() == pytest.approx(difference, rel=1e-3, abs=1e-8)
 
 
+# -------------------------------------------------------------------------------------------------------- attention
+
+def attend(q, k, v, mask, causal, scale):
+    scores = q @ k.swapaxes(-1, -2) * scale + (mask if mask.size else 0)
+    return softmax(np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf) if causal else scores) @ v
+
+
+def heads_of(batch, heads, tokens, features, dtype, packed):
+    """(batch, heads, tokens, features), or as a layer holds it: the heads of a token side by side."""
+    if packed:
+        return normal(batch, tokens, heads, features, dtype=dtype).swapaxes(1, 2)
+    return normal(batch, heads, tokens, features, dtype=dtype)
+
+
+@variants
+@pytest.mark.parametrize("queries, keys, causal, masked, packed", [
+    (1, 1, True, False, False), (7, 7, True, False, True), (67, 67, True, True, True), (131, 131, True, False, True),
+    (70, 90, False, False, False), (150, 40, True, False, False), (5, 67, False, True, False)])
+def test_attention(queries, keys, causal, masked, packed, dtype, parts):
+    shape, features, scale = (2, 3), 5, 0.4
+    q, g = (heads_of(*shape, queries, features, dtype, packed) for _ in range(2))
+    k, v = (heads_of(*shape, keys, features, dtype, packed) for _ in range(2))
+    mask = normal(*shape, queries, keys, dtype=dtype) if masked else np.empty((0, 0, 0, 0), dtype)
+    out, dq, dk, dv = (np.full_like(a, np.nan) for a in (q, q, k, v))
+    lse = np.empty((*shape, queries), dtype)
+    call(attention.attention, parts, out, lse, q, k, v, mask, causal, scale)
+    call(attention.attention_backward, parts, dq, dk, dv, g, lse, q, k, v, mask, causal, scale)
+    q, k, v, g, mask = doubles(q, k, v, g, mask)
+    same(out, attend(q, k, v, mask, causal, scale), 4)
+    for found, i in ((dq, 0), (dk, 1), (dv, 2)):
+        d = 1e-5 * rng.standard_normal(found.shape)
+        up, down = ([a + sign * d if j == i else a for j, a in enumerate((q, k, v))] for sign in (1, -1))
+        difference = (g * (attend(*up, mask, causal, scale) - attend(*down, mask, causal, scale))).sum()
+        assert 2 * (found * d).sum() == pytest.approx(difference, rel=1e-3, abs=1e-8)
+
+
+def test_attention_of_nothing():
+    for shape in ((0, 3, 4, 5), (2, 3, 0, 5)):
+        q = np.empty(shape, np.float32)
+        run(attention.attention, q.copy(), np.empty(shape[:3], np.float32), q, q, q, np.empty((0,) * 4, np.float32), True,
+            1.0)
+        run(attention.attention_backward, q.copy(), q.copy(), q.copy(), q, np.empty(shape[:3], np.float32), q, q, q,
+            np.empty((0,) * 4, np.float32), True, 1.0)
+
+
 # ----------------------------------------------------------------------------------------------------------- losses
 
 def reductions(n):
@@ -498,7 +552,7 @@ def test_importing_kernels_imports_no_numba():
 
 RELU = """
 import numpy as np
-from tinynet.kernels import elementwise, run
+from tinynet.kernels import attention, elementwise, run
 x = np.array([-2.0, 3.0], np.float32)
 y = np.empty_like(x)
 run(elementwise.unary('relu'), y, x)

@@ -18,6 +18,8 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
     rows          softmax(y, x)   softmax_backward(dx, g, y)   log_softmax(y, x)   log_softmax_backward(dx, g, y)
                   layer_norm(y, mean, rstd, x, weight, bias, eps)
                   layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight)
+    attention     attention(out, lse, q, k, v, mask, causal, scale)
+                  attention_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale)
     losses        cross_entropy(loss, p, logits, targets, factor)   …_backward(dlogits, g, p, targets, factor)
                   mse(loss, y, target, factor)                      …_backward(dy, g, y, target, factor)
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)

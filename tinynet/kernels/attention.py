@@ -53,11 +53,11 @@ def seen(query, keys, causal):
 
 
 @jit
-def turn(y, x):
-    """y = xᵀ. (Products with a transposed right operand take twice the time when they are small.)"""
+def turn(y, x, factor):
+    """y = factor · xᵀ. (Small products whose right operand is transposed would take twice the time.)"""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            y[j, i] = x[i, j]
+            y[j, i] = x[i, j] * factor
 
 
 @jit
@@ -91,34 +91,37 @@ def add_tall_product(c, a, b):
 
 
 @jit
-def masked(scores, mask, lo, scale):
-    """scores ← scores · scale + mask for the queries lo, lo + 1, …"""
+def add_mask(scores, mask, lo):
+    """scores ← scores + mask for the queries lo, lo + 1, …"""
     for i in range(scores.shape[0]):
-        multiply(scores[i], scale)
-        if mask.size:
-            for j in range(scores.shape[1]):
-                scores[i, j] += mask[lo + i, j]
+        for j in range(scores.shape[1]):
+            scores[i, j] += mask[lo + i, j]
 
 
 @jit
 def attend(out, lse, q, k, v, mask, causal, scale, memory, turned):
     """One head: out = softmax(q kᵀ scale + mask) v, lse = the logarithm of each softmax's denominator."""
     tokens, keys = q.shape[0], k.shape[0]
-    turn(turned, k)
+    turn(turned, k, scale)
     for lo in range(0, tokens, BLOCK):
         hi = min(lo + BLOCK, tokens)
         n = seen(hi - 1, keys, causal)
         p = memory[:(hi - lo) * n].reshape(hi - lo, n)
         wide_product(p, q[lo:hi], turned[:, :n])
-        masked(p, mask, lo, scale)
+        if mask.size:
+            add_mask(p, mask, lo)
         for i in range(hi - lo):
             limit = seen(lo + i, keys, causal)
             row = p[i, :limit]
             m = largest(row)
-            s = exponentials(row, m)
-            multiply(row, 1 / s)
+            if m == -np.inf:  # a query that may see nothing: its weights are 0
+                row[:] = 0
+                lse[lo + i] = np.inf
+            else:
+                s = exponentials(row, m)
+                multiply(row, 1 / s)
+                lse[lo + i] = m + log_of(s)
             p[i, limit:] = 0
-            lse[lo + i] = m + log_of(s)
         deep_product(out[lo:hi], p, v[:n])
 
 
@@ -146,8 +149,8 @@ def attention(out, lse, q, k, v, mask, causal, scale, parts):
 def attend_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale, memory, second, turned_k, turned_v):
     """One head. With p the probabilities: dv = pᵀ g, ∂L/∂p = g vᵀ, dq = ∂L/∂s k, dk = ∂L/∂sᵀ q."""
     tokens, keys = q.shape[0], k.shape[0]
-    turn(turned_k, k)
-    turn(turned_v, v)
+    turn(turned_k, k, scale)
+    turn(turned_v, v, 1)
     dk[:, :] = 0
     dv[:, :] = 0
     for lo in range(0, tokens, BLOCK):
@@ -156,7 +159,8 @@ def attend_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale, memory, se
         p = memory[:(hi - lo) * n].reshape(hi - lo, n)
         ds = second[:(hi - lo) * n].reshape(hi - lo, n)
         wide_product(p, q[lo:hi], turned_k[:, :n])
-        masked(p, mask, lo, scale)
+        if mask.size:
+            add_mask(p, mask, lo)
         wide_product(ds, g[lo:hi], turned_v[:, :n])
         for i in range(hi - lo):
             limit = seen(lo + i, keys, causal)

@@ -14,26 +14,44 @@ from .rows import add, add_rows, put
 # ---------------------------------------------------------------------------------------------------- matrix products
 
 
-def gemm(c, a, b, m, n, k, ta, tb, ldc, lda, ldb):
-    raise NotImplementedError
+def gemm(c, a, b, ta, tb, alpha, beta):
+    """C ← α A B + β C. c, a, b are 2-D with their rows in one piece; a holds Aᵀ where `ta`, b holds Bᵀ where `tb`."""
+    product = alpha * ((a.T if ta else a) @ (b.T if tb else b))
+    c[...] = product + beta * c if beta else product
 
 
-@overload(gemm)
-def gemm_of(c, a, b, m, n, k, ta, tb, ldc, lda, ldb):
-    """C = A B from the addresses of the first elements; m × k times k × n; ld… elements from one row to the next."""
-    single = c.dtype == types.float32
-    product, one, zero = (blas.sgemm, np.float32(1), np.float32(0)) if single else (blas.dgemm, 1.0, 0.0)
+@overload(gemm, jit_options={"nogil": True})
+def gemm_by_blas(c, a, b, ta, tb, alpha, beta):
+    product, real = (blas.sgemm, np.float32) if c.dtype == types.float32 else (blas.dgemm, np.float64)
 
-    def call(c, a, b, m, n, k, ta, tb, ldc, lda, ldb):
+    def call(c, a, b, ta, tb, alpha, beta):
+        m, n = c.shape
+        k = a.shape[0] if ta else a.shape[1]
         product(blas.ROWS, blas.TRANSPOSED if ta else blas.AS_IT_IS, blas.TRANSPOSED if tb else blas.AS_IT_IS,
-                m, n, k, one, a, lda, b, ldb, zero, c, ldc)
+                m, n, k, real(alpha), a.ctypes, step(a), b.ctypes, step(b), real(beta), c.ctypes, step(c))
 
-    return call
+    def loops(c, a, b, ta, tb, alpha, beta):
+        for i in range(c.shape[0]):
+            for j in range(c.shape[1]):
+                s = c[i, j] * beta if beta else c[i, j] * 0
+                for k in range(a.shape[0] if ta else a.shape[1]):
+                    s += alpha * (a[k, i] if ta else a[i, k]) * (b[j, k] if tb else b[k, j])
+                c[i, j] = s
+
+    return call if blas.found else loops
+
+
+@jit
+def step(x):
+    """How many elements lie between the beginnings of two rows."""
+    return max(x.strides[0] // x.itemsize, x.shape[1], 1)
 
 
 @jit
 def alone(threads):
     """Let BLAS use as many threads; returns how many it used. (It takes three nanoseconds.)"""
+    if not blas.found:
+        return threads
     before = blas.get_blas_threads()
     blas.set_blas_threads(threads)
     return before
@@ -43,30 +61,25 @@ def alone(threads):
 def product(c, a, b, ta, tb, parts):
     """C = A B, its longer side split among the threads. a holds A by rows, or Aᵀ where `ta`; b likewise."""
     m, n = c.shape
-    k = a.shape[0] if ta else a.shape[1]
-    lda, ldb = a.shape[1], b.shape[1]
     before = alone(1)
     for part in prange(parts):
         if m >= n:
             lo, hi = span(m, part, parts)
-            gemm(c[lo:].ctypes, (a[:, lo:] if ta else a[lo:, :]).ctypes, b.ctypes, hi - lo, n, k, ta, tb, n, lda, ldb)
+            gemm(c[lo:hi], a[:, lo:hi] if ta else a[lo:hi, :], b, ta, tb, 1, 0)
         else:
             lo, hi = span(n, part, parts)
-            gemm(c[:, lo:].ctypes, a.ctypes, (b[lo:, :] if tb else b[:, lo:]).ctypes, m, hi - lo, k, ta, tb, n, lda, ldb)
+            gemm(c[:, lo:hi], a, b[lo:hi, :] if tb else b[:, lo:hi], ta, tb, 1, 0)
     alone(before)
 
 
 @kernel
 def products(c, a, b, ta, tb, parts):
     """c[i] = A[i] B[i], the matrices split among the threads."""
-    count, m, n = c.shape
-    k = a.shape[1] if ta else a.shape[2]
-    lda, ldb = a.shape[2], b.shape[2]
     before = alone(1)
     for part in prange(parts):
-        lo, hi = span(count, part, parts)
+        lo, hi = span(c.shape[0], part, parts)
         for i in range(lo, hi):
-            gemm(c[i].ctypes, a[i].ctypes, b[i].ctypes, m, n, k, ta, tb, n, lda, ldb)
+            gemm(c[i], a[i], b[i], ta, tb, 1, 0)
     alone(before)
 
 

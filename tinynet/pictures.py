@@ -32,6 +32,7 @@ import graphviz
 from . import scenes, words
 
 FORMATS = (".svg", ".png", ".pdf", ".gv")
+ROLES = ("input", "parameter", "constant", "output")
 FONT = "Helvetica"
 SLOW = 1000  # Graphviz lays out so many boxes in seconds
 
@@ -199,7 +200,7 @@ def looks(box):
     return {"label": "".join(plain(text) + ("" if centred else r"\l") for text in texts),
             "width": inches(max(width, 34 if centred else 76)), "height": inches(LINE * len(lines) + 9),
             "fillcolor": fill, "color": line, "style": style, **frame,
-            "class": " ".join(filter(None, (box.kind, box.role, box.tone)))}
+            "class": " ".join(dict.fromkeys((box.kind, *(role for role in ROLES if role == box.role), box.tone)))}
 
 
 def lines_of(box):

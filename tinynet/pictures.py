@@ -12,7 +12,8 @@ Drawing(6 boxes, 3 operations, 8 edges)
 How to read one: a box is a number with its `data` and its `grad`, a circle is an operation, and arrows run from
 operands to results. Blue boxes have a positive gradient and orange ones a negative one (the sign is written out too);
 the deeper the colour, the larger the gradient beside the largest one in the picture. Inputs have a plain frame,
-parameters a double one, constants a dashed one, outputs a heavy one.
+parameters a double one, constants a dashed one, outputs a heavy one. A grey box stands for all that a layer
+computed, however often it was called. ⚠ marks what `mistakes` has found; the sentences stand beneath the picture.
 
 The file reads downward: what to draw comes from `scenes`; here it becomes DOT, Graphviz lays it out, and the SVG that
 Graphviz wrote is given its style sheet and its text alternative. The light colours stand in the SVG's attributes, so

@@ -115,6 +115,14 @@ class Tab:
             raise RuntimeError(details.get("exception", details).get("description"))
         return answer["result"].get("value")
 
+    def wait(self, condition, seconds=20):
+        """Wait until a JavaScript expression is true."""
+        for _ in range(int(seconds / 0.05)):
+            if self.run(condition):
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"after {seconds} seconds it is still not true that {condition}")
+
     def press(self, key, times=1):
         """Press a key of the keyboard, as a person does."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
@@ -133,6 +141,10 @@ class Tab:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         image = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         Path(path).write_bytes(base64.b64decode(image))
+
+    def flaws(self):
+        """What somebody who does not see well, or has no mouse, would stumble over: a list of sentences."""
+        return self.run((Path(__file__).parent / "flaws.js").read_text())
 
     @property
     def problems(self):

@@ -24,7 +24,8 @@ HOMES = {
     "program": "compile",
     "words": "explain",
     "pictures": "draw",
-    "pages": "walkthrough film",
+    "pages": "walkthrough",
+    "films": "film Recorder",
     "train": "fit summary",
     "checks": "gradcheck detect_anomaly save load",
 }

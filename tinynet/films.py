@@ -213,7 +213,7 @@ class Pack:
         return about
 
     def text(self):
-        return base64.b64encode(zlib.compress(b"".join(self.pieces), 9)).decode()
+        return base64.b64encode(zlib.compress(b"".join(self.pieces))).decode()
 
 
 def packed(history):

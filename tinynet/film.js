@@ -248,13 +248,14 @@ function makeTiles(id, stacks, big, caption) {
   for (const [key, stack] of Object.entries(stacks)) {
     const [n, rows, columns] = stack.shape, title = document.createElement("p"), grid = document.createElement("div");
     title.className = "note";
-    title.textContent = key;
+    title.textContent = /^\d/.test(key) ? `layer ${key}` : key;
     grid.className = big ? "tiles big" : "tiles";
     stack.tiles = Array.from({ length: n }, (_, i) => {
       const tile = document.createElement("figure"), canvas = document.createElement("canvas"), text = document.createElement("figcaption");
       canvas.width = columns;
       canvas.height = rows;
-      canvas.style.aspectRatio = "1";
+      canvas.style.aspectRatio = String(columns / rows);
+      canvas.style.imageRendering = big ? "pixelated" : "auto";
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${key}, ${caption} ${i}`);
       text.textContent = i;
@@ -266,9 +267,12 @@ function makeTiles(id, stacks, big, caption) {
   }
 }
 
-function drawTiles(stacks, paint) {
+function drawTiles(stacks, relative) {
+  // of attention each frame is shown in full strength: over many positions every share is small
   for (const stack of Object.values(stacks)) {
     const [n, rows, columns] = stack.shape, values = stack.frame(at), size = rows * columns;
+    const largest = relative ? values.reduce((a, b) => Math.max(a, b), 1) : 127;
+    const paint = (v, out, i) => mix(v / largest, out, i);
     stack.tiles.forEach((canvas, i) => {
       const context = canvas.getContext("2d");
       context.drawImage(image(values.subarray(i * size, (i + 1) * size), columns, rows, paint), 0, 0);
@@ -337,8 +341,8 @@ async function main() {
     curves("loss", [[about.loss, colours.positive]], false);
     name("loss", `Loss at step ${about.steps[at]}: ${figure(about.loss[at])}; at the start ${figure(about.loss[0])}, at the end ${figure(about.loss[count - 1])}`);
     if (!$("sizes").hidden) drawSizes();
-    drawTiles(stacks.neurons, (v, out, i) => mix(v / 127, out, i));
-    drawTiles(stacks.attention, (v, out, i) => mix(v / 127, out, i));
+    drawTiles(stacks.neurons, false);
+    drawTiles(stacks.attention, true);
   };
 
   const refresh = () => { readColours(); show(); };

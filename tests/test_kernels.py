@@ -371,6 +371,15 @@ def test_attention(queries, keys, causal, masked, packed, dtype, parts):
 
 
 def test_attention_of_nothing():
+    q, k, v = (normal(1, 1, 3, 5) for _ in range(3))
+    mask = np.zeros((3, 3), np.float32)
+    mask[1] = -np.inf
+    out, lse = np.full_like(q, np.nan), np.empty(q.shape[:3], np.float32)
+    run(attention.attention, out, lse, q, k, v, np.broadcast_to(mask, (1, 1, 3, 3)), False, 1.0)
+    assert not out[0, 0, 1].any() and out[0, 0, ::2].all()
+    dq, dk, dv = (np.full_like(q, np.nan) for _ in range(3))
+    run(attention.attention_backward, dq, dk, dv, q, lse, q, k, v, np.broadcast_to(mask, (1, 1, 3, 3)), False, 1.0)
+    assert not dq[0, 0, 1].any() and np.isfinite(dk).all() and np.isfinite(dv).all()
     for shape in ((0, 3, 4, 5), (2, 3, 0, 5)):
         q = np.empty(shape, np.float32)
         run(attention.attention, q.copy(), np.empty(shape[:3], np.float32), q, q, q, np.empty((0,) * 4, np.float32), True,

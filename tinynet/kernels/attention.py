@@ -125,12 +125,18 @@ def attend(out, lse, q, k, v, mask, causal, scale, memory, turned):
         deep_product(out[lo:hi], p, v[:n])
 
 
+@jit
+def head_mask(mask, b, h):
+    """The mask of one head, empty where there is none."""
+    return mask[b, h] if mask.size else np.empty((0, 0), mask.dtype)
+
+
 @kernel(grain=4096)
 def attention(out, lse, q, k, v, mask, causal, scale, parts):
     """out[b, h] = softmax(q[b, h] k[b, h]ᵀ · scale + mask[b, h]) v[b, h]; lse (batch, heads, queries) is kept.
 
     mask (batch, heads, queries, keys) is added to the scores (a broadcast view will do; of size 0 for none). With
-    `causal` query i sees the keys 0 … i only. Vaswani et al. (2017).
+    `causal` query i sees the keys 0 … i only. A query whose mask is -∞ for every key gets 0. Vaswani et al. (2017).
     """
     heads = q.shape[1]
     before = alone(1)
@@ -140,7 +146,7 @@ def attention(out, lse, q, k, v, mask, causal, scale, parts):
         lo, hi = span(q.shape[0] * heads, part, parts)
         for i in range(lo, hi):
             b, h = i // heads, i % heads
-            attend(out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h], mask[b, h] if mask.size else mask[0:0, 0:0, 0, 0],
+            attend(out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h], head_mask(mask, b, h),
                    causal, out.dtype.type(scale), memory, turned)
     alone(before)
 
@@ -185,6 +191,6 @@ def attention_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale, parts):
         for i in range(lo, hi):
             b, h = i // heads, i % heads
             attend_backward(dq[b, h], dk[b, h], dv[b, h], g[b, h], lse[b, h], q[b, h], k[b, h], v[b, h],
-                            mask[b, h] if mask.size else mask[0:0, 0:0, 0, 0], causal, dq.dtype.type(scale), memory[0],
+                            head_mask(mask, b, h), causal, dq.dtype.type(scale), memory[0],
                             memory[1], turned_k, turned_v)
     alone(before)

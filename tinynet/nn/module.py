@@ -287,7 +287,7 @@ def plain(x):
     if isinstance(x, Tensor):
         return x._data.copy()
     if hasattr(x, "detach") and not isinstance(x, Value):  # PyTorch's tensors
-        x = x.detach()
+        x = x.detach().cpu().numpy()
     array = np.array(x)
     return np.vectorize(float, otypes=[float])(array) if array.dtype == object else array
 

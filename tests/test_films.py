@@ -136,6 +136,23 @@ def test_recording_changes_nothing():
     assert all(np.array_equal(recorded[name], alone[name]) for name in alone)
 
 
+@pytest.mark.parametrize("engine", ["scalar", "tensor"])
+def test_fit_records_each_epoch(engine):
+    train = pytest.importorskip("tinynet.train")
+    x, y = datasets.moons(20, seed=0)
+    model = nn.MLP(2, [3, 2]).to(engine)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    recorder = Recorder(model, x, y)
+    history = train.fit(model, [(x, y)], nn.CrossEntropyLoss(), optimizer, epochs=4, callbacks=recorder, progress=False)
+    assert repr(film(history)).startswith("Film(4 frames, ")
+    assert [frame["loss"] for frame in recorder.frames] == history["loss"]
+    state = model.state_dict()
+    for name, p in recorder.frames[-1]["parameters"].items():
+        np.testing.assert_allclose(p, state[name], rtol=1e-6)
+        assert not np.array_equal(p, recorder.frames[0]["parameters"][name])
+        assert np.abs(recorder.frames[-1]["gradients"][name]).max() > 0
+
+
 class Attention(nn.Module):
     """softmax(x xᵀ) x, from the textbook."""
 
@@ -183,7 +200,7 @@ def test_bad_input_is_refused(tmp_path):
         Recorder(nn.Linear(2, 1), [[0.0, 1.0]], [0, 1])
     with pytest.raises(ValueError, match="frames is how many to keep"):
         Recorder(nn.Linear(2, 1), frames=1)
-    with pytest.raises(TypeError, match=r"list has no recorded frames; record them with a Recorder"):
+    with pytest.raises(TypeError, match=r"list has no recorded frames; call a Recorder"):
         film([1, 2])
     recorder = Recorder(nn.Linear(2, 1))
     with pytest.raises(ValueError, match="no step was recorded yet"):

@@ -12,6 +12,11 @@ with a slider over the steps.
         recorder(loss)
     film(recorder).save("run.html")
 
+With `fit` it is a callback, which is called after each epoch:
+
+    history = fit(model, loader, criterion, optimizer, epochs=100, callbacks=Recorder(model, x, y))
+    film(history).save("run.html")
+
 The file reads downward: what is recorded, how it is packed so that a page stays light, the page, and a single frame as
 a picture on paper.
 """
@@ -76,8 +81,13 @@ class Recorder:
             (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
             self.extent = [left, right, bottom, top]
 
-    def __call__(self, loss=None, **_):
-        """Record the model as it is now; `loss` is a number, a Value or a Tensor."""
+    def __call__(self, loss=None, model=None):
+        """Record the model as it is now; `loss` is a number, a Value or a Tensor.
+
+        As a callback it is given fit's history and the model, and takes the latest loss from there.
+        """
+        if model is not None:
+            loss.recorder, loss = self, loss["loss"][-1]
         self.steps += 1
         if (self.steps - 1) % self.every:
             return
@@ -276,7 +286,7 @@ def threshold_of(frames):
 
 
 def film(history, title="Training"):
-    """A page with a slider over the recorded steps of a training, from a `Recorder` (or whatever has its `frames`).
+    """A page with a slider over the steps of a training: those of a `Recorder`, or of the history that `fit` gave it.
 
     It shows the loss, the decision boundary, the weights or their gradients (colour and dash: sign, width: size), the
     size of the gradient in each layer, what each hidden neuron computes, and attention where there is any.
@@ -285,8 +295,8 @@ def film(history, title="Training"):
     """
     history = getattr(history, "recorder", None) or history
     if not isinstance(getattr(history, "frames", None), list):
-        raise TypeError(f"film: {type(history).__name__} has no recorded frames; record them with a Recorder(model, "
-                        "x, y) that is called with the loss after each step")
+        raise TypeError(f"film: {type(history).__name__} has no recorded frames; call a Recorder(model, x, y) "
+                        "with the loss after each step, or give it to fit as a callback")
     if not history.frames:
         raise ValueError("film: no step was recorded yet; call the recorder with the loss after each step")
     return Film(history, title)

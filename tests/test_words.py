@@ -411,3 +411,96 @@ def test_a_graph_of_thousands_is_checked_in_a_moment():
     start = time.perf_counter()
     mistakes(loss)
     assert time.perf_counter() - start < 5.0
+
+
+def test_negative_numbers_have_one_pair_of_parentheses():
+    x = Value(-0.5, label="x")
+    text = repr(explain(x.softplus() * x.erf()))
+    assert "softplus(-0.5)" in text
+    assert "* sigmoid(-0.5) =" in text
+    assert "((-" not in text.replace("exp((-0.5) *", "")
+
+
+def test_the_birth_of_a_nan_is_not_where_it_only_passes():
+    from tinynet import no_grad
+    big = Value(math.inf, label="big")
+    born = big - big
+    later = (born * 2 + 1) * born
+    later.backward()
+    (node, sentence), = mistakes(later)
+    assert node is born
+    assert "v1 not a number, of big = inf, big = inf" in sentence
+    with no_grad():
+        leaf = Value(math.nan, label="leaf")
+    (node, sentence), = mistakes(leaf * 2)[:1]
+    assert node is leaf
+    assert "not a number from the start" in sentence
+
+
+@pytest.mark.parametrize("engine", ["scalar", "tensor"])
+def test_rows_of_a_table_that_nobody_looked_up_and_frozen_layers_are_no_mistake(engine):
+    pytest.importorskip("numpy")
+    from tinynet import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            self.table, self.out, self.frozen = nn.Embedding(5, 2), nn.Linear(2, 1), nn.Linear(2, 1)
+
+        def forward(self, x):
+            return self.out(self.table(x)).sum()
+
+    model = Net().to(engine)
+    model.frozen.requires_grad_(False)
+    loss = model([1, 3])
+    loss.backward()
+    assert kinds(loss) == []
+
+
+def test_an_activation_outside_a_layer_is_shut_where_most_of_its_operands_are():
+    w, b = Value(1.0, label="w"), Value(0.5, label="b")
+    loss = sum((w * x + b).relu() for x in (3.0, 1.0, -2.0))  # off for one sample of three
+    loss.backward()
+    assert kinds(loss) == []
+    x, y = Value(1.0, label="x"), Value(-2.0, label="y")
+    data = [Value(z, label=f"x{i}") for i, z in enumerate((3.0, 1.0, -2.0))]  # samples may be Values, too
+    loss = sum((w * x + b).relu() for x in data)
+    w.zero_grad(), b.zero_grad()
+    loss.backward()
+    assert kinds(loss) == []
+    x1, w1, w2, b1, b2 = (Value(z) for z in (1.0, 1.0, -1.0, 0.1, 0.1))
+    loss = (x1 * w1 + b1).relu() + (x1 * w2 + b2).relu()  # the second neuron is off: w2 and b2 learn nothing
+    loss.backward()
+    assert kinds(loss) == ["Dead ReLU"]
+    assert x.grad is y.grad is None
+
+
+@pytest.mark.parametrize("engine", ["scalar", "tensor"])
+def test_a_layer_that_is_shut_altogether_is_told_once(engine):
+    pytest.importorskip("numpy")
+    from tinynet import nn
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).to(engine)
+    loss = (model([[1e3, 2e3]]) ** 2).mean()
+    loss.backward()
+    assert kinds(loss) == ["Saturated tanh"]
+
+
+def test_a_tanh_that_works_is_not_saturated():
+    x, w = Value(2.0, label="x"), Value(1.0, label="w")  # the slope of tanh at 2 is 0.07
+    loss = ((w * x).tanh() - 0.5) ** 2
+    loss.backward()
+    assert kinds(loss) == []
+
+
+def test_what_is_random_or_has_a_memory_is_not_computed_again():
+    pytest.importorskip("numpy")
+    from tinynet import nn
+    model = nn.Sequential(nn.Linear(2, 50), nn.Dropout(0.5), nn.LayerNorm(50), nn.Linear(50, 1))
+    loss = (model([[1.0, 2.0], [0.5, -1.0]]) ** 2).mean()
+    loss.backward()
+    assert kinds(loss) == []
+
+
+def test_the_gradients_of_what_lies_between_are_compared_with_nothing():
+    a, b, f = example()
+    (f * 3 + a).backward()
+    assert kinds(f) == []

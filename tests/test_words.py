@@ -1,4 +1,4 @@
-"""The chain rule in words, read back: every line is computed again; and broken graphs, each with exactly its mistake."""
+"""The chain rule in words, read back: every line is computed again; and broken graphs, each with just its mistake."""
 
 import math
 import random
@@ -177,7 +177,8 @@ def test_a_long_text_says_what_it_leaves_out():
         y = y + x
     lines = explain(y, limit=20).lines
     assert len(lines) <= 30
-    left = [int(re.search(r"([\d,]+) steps left out", line)[1].replace(",", "")) for line in lines if "left out" in line]
+    gaps = [line for line in lines if "left out" in line]
+    left = [int(re.search(r"([\d,]+) steps left out", line)[1].replace(",", "")) for line in gaps]
     assert sum(left) + len(explain(y, limit=20).sentences) == len(explain(y, limit=None).sentences) == 1000 + 1 + 2000
     assert "1. v1 = x + x" in lines[1]
     assert any(line.lstrip().startswith("1000. v1000 = v999 + x") for line in lines)

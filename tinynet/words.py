@@ -19,9 +19,9 @@ Backward: d is the effect on f, ∂ the effect through one operation; what arriv
  9. df/da (2 of 2) = (-6) + df/dv1 * ∂v1/∂a = (-6) + df/dv1 * b = (-6) + 1 * 3 = -3
 10. df/db (2 of 2) = (-6) + df/dv1 * ∂v1/∂b = (-6) + df/dv1 * a = (-6) + 1 * (-2) = -8
 
-The last formula of each line is Python and evaluates to the number after it: results are rounded to four digits, and the
-numbers that they are computed from have as many digits as that takes. No derivative is written here: the formulas are
-read from the page of calculus in `value`, the numbers come from its rules.
+The last formula of each line is Python and evaluates to the number after it: results are rounded to four digits, and
+the numbers that they are computed from have as many digits as that takes. No derivative is written here: the formulas
+are read from the page of calculus in `value`, the numbers come from its rules.
 
 `mistakes(f)` finds what commonly goes wrong in a graph and says what to do about it.
 """
@@ -338,7 +338,8 @@ class Story:
 
     def received(self, step):
         """df/da (2 of 2) = (-6) + df/dv1 * ∂v1/∂a = (-6) + df/dv1 * b = (-6) + 1 * 3 = -3"""
-        node, derivative, numbers = step.node, step.node.op.derivatives[step.place], [*data_of(step.node), step.node.data]
+        node, derivative = step.node, step.node.op.derivatives[step.place]
+        numbers = [*data_of(node), node.data]
         x, g, before = node.inputs[step.place], step.incoming, step.before
         total = step.share if before is None else before + step.share
         formula = slope(derivative, numbers)
@@ -464,7 +465,7 @@ def born(order, roots, name):
         if has_nan(node.data) and not any(map(has_nan, data_of(node))):
             if node.inputs:
                 numbers = ", ".join(f"{name[x]} = {extent(x.data)}" for x in node.inputs)
-                text = f"{node.op.name} made {name[node]} not a number, of {numbers}; keep its operands finite and in range"
+                text = f"{node.op.name} made {name[node]} not a number, of {numbers}; keep its operands in range"
             else:
                 text = f"{name[node]} is not a number from the start; look at the data that it was made from"
             return [(node, f"NaN born here: {text}")]
@@ -481,8 +482,9 @@ def shares_of(root):
     """(node, what one of its operands receives, that operand) in the order of the way back."""
     value = is_value(root)
     for node, g in chain_rule(root, 1.0) if value else root.gradients():
-        shares = node.op.shares(g, node.data if value else node, *(data_of(node) if value else node.inputs))
-        yield from ((node, share, x) for x, share in zip(node.inputs, shares) if share is not None) if node.inputs else ()
+        if node.inputs:
+            shares = node.op.shares(g, node.data if value else node, *(data_of(node) if value else node.inputs))
+            yield from ((node, share, x) for x, share in zip(node.inputs, shares) if share is not None)
 
 
 def gradients_of(root, order, name):
@@ -606,8 +608,9 @@ def shut(order, roots, known, name):
                 found.append((node, sentence_of(node.op.name, name[node], f"at {extent(node.inputs[0].data)}")))
     for layer in layers.values():
         if closed.issuperset(layer):
-            where = f"and all {len(layer):,} of its layer" if len(layer) > 1 else f"at {extent(layer[0].inputs[0].data)}"
-            found.append((layer[0], sentence_of(layer[0].op.name, name[layer[0]], where)))
+            first = layer[0]
+            where = f"and all {len(layer):,} of its layer" if len(layer) > 1 else f"at {extent(first.inputs[0].data)}"
+            found.append((first, sentence_of(first.op.name, name[first], where)))
         elif not closed.isdisjoint(layer):
             neurons = {}
             for node in layer:

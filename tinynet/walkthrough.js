@@ -18,6 +18,7 @@ function erf(x) { // the one function of the page of calculus that Math lacks; A
 }
 
 const { nodes, digits: DIGITS } = PAGE;
+if (PAGE.live) PAGE.leaves = PAGE.leaves.map((x) => ({ nan: NaN, inf: Infinity, "-inf": -Infinity })[x] ?? x); // not in JSON
 const ROOT = nodes.length - 1;
 const isConstant = (i) => nodes[i].role === "constant";
 

@@ -419,7 +419,9 @@ def test_negative_numbers_have_one_pair_of_parentheses():
     text = repr(explain(x.softplus() * x.erf()))
     assert "softplus(-0.5)" in text
     assert "* sigmoid(-0.5) =" in text
-    assert "((-" not in text.replace("exp((-0.5) *", "")
+    assert "((-" not in text.replace("exp(-(-0.5) * (-0.5))", "")
+    assert "(-v1 / x)" in repr(explain(1.0 / x))
+    assert "* (-0.5 / 2)" in repr(explain(1.0 / Value(2.0, label="x")))
 
 
 def test_the_birth_of_a_nan_is_not_where_it_only_passes():

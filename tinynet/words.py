@@ -235,8 +235,9 @@ class Filled(ast.NodeTransformer):
         return ast.Name(node.attr)
 
     def visit_UnaryOp(self, node):  # -1.0
+        number = isinstance(node.operand, ast.Constant)
         node = self.generic_visit(node)
-        return ast.Name(f"(-{node.operand.id})") if getattr(node.operand, "id", "(")[0].isdigit() else node
+        return ast.Name(f"(-{node.operand.id})") if number else node
 
     def visit_Call(self, node):  # exp((-2)) is exp(-2)
         node = self.generic_visit(node)

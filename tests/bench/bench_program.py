@@ -1,44 +1,31 @@
-"""Graphs of Values as programs: against micrograd, PyTorch and the interpreted engine, and how the cost grows.
+"""A graph of Values as a program: the scalar engine at machine speed.
 
-    python -m tests.bench.bench_program            all figures, about a minute
-    python -m tests.bench.bench_program moons      one of: moons, nodes, growth
-
-Times are medians of alternating runs, whole training steps with plain gradient descent by hand, as micrograd's own
-demonstration does it: `for p in parameters: p.data -= lr * p.grad`.
+A training step is plain gradient descent as micrograd's own demonstration does it, `p.data -= lr * p.grad` for every
+parameter. Nanoseconds are those of forward and backward together, for each node of the graph and each sample.
 """
 
-import statistics
-import sys
 import time
 
 import numpy as np
 
-from tinynet import Value, compile, nn
-from tinynet.graph import topological
+from .workloads import Workload
+
+ORDER = 1
 
 
-def alternating(steps, seconds=3.0, least=3):
-    """Median seconds of each step {name: function}, taken in turns for about `seconds`; the first turns do not count."""
-    times = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-        step()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < least:
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in times.items()}
+def samples(n):
+    """(n, 3): points in the plane, and ±1."""
+    points = np.random.default_rng(0).normal(size=(n, 2))
+    return np.column_stack([points, np.where(points[:, 0] * points[:, 1] > 0, 1.0, -1.0)])
 
 
-def descend(parameters, run, rate=0.1):
-    """A training step: forget the gradients, run forward and backward, go down the slope."""
+def descending(parameters, gradients, rate=0.1):
+    """The step: forget the gradients, compute them, go down the slope."""
 
     def step():
         for p in parameters:
             p.grad = None
-        run()
+        gradients()
         for p in parameters:
             p.data -= rate * p.grad
 
@@ -47,139 +34,147 @@ def descend(parameters, run, rate=0.1):
 
 def moons_graph():
     """(loss, inputs, parameters): MLP(2, [16, 16, 1]) and the hinge loss of one sample (x0, x1, y = ±1)."""
+    from tinynet import Value, nn
+
     model = nn.MLP(2, [16, 16, 1]).to("scalar")
     x, y = [Value(0.5, label="x0"), Value(0.5, label="x1")], Value(1.0, label="y")
-    loss = (1 - y * model(np.array(x, dtype=object))[0]).relu()
-    return loss, [*x, y], list(model.parameters())
+    return (1 - y * model(np.array(x, dtype=object))[0]).relu(), [*x, y], list(model.parameters())
 
 
-def samples(n, seed=0):
-    rng = np.random.default_rng(seed)
-    points = rng.normal(size=(n, 2))
-    return np.column_stack([points, np.where(points[:, 0] * points[:, 1] > 0, 1.0, -1.0)])
+def moons_in_one_graph(n):
+    """(loss, inputs, parameters): the mean loss over n samples as one graph, in which the samples are constants."""
+    from tinynet import nn
 
-
-def moons():
-    """One training step of MLP(2, [16, 16, 1]) on 100 samples, by every engine at hand."""
-    data = samples(100)
-    steps = {}
-    for dtype in "float32", "float64":
-        loss, inputs, parameters = moons_graph()
-        steps[f"tinynet program, {dtype}"] = descend(parameters, lambda p=compile(loss, inputs, parameters, dtype),
-                                                     batch=data.astype(dtype): p.backward(batch))
-    try:
-        import torch
-    except ImportError:
-        print("PyTorch is not installed: left out")
-    else:
-        torch.set_num_threads(2)
-        net = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU(),
-                                  torch.nn.Linear(16, 1))
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        x, y = torch.tensor(data[:, :2], dtype=torch.float32), torch.tensor(data[:, 2], dtype=torch.float32)
-
-        def torch_step():
-            optimizer.zero_grad()
-            (1 - y * net(x)[:, 0]).relu().mean().backward()
-            optimizer.step()
-
-        steps["PyTorch eager, float32"] = torch_step
-    found = alternating(steps)
-
-    slow = {}
-    model = nn.MLP(2, [16, 16, 1]).to("scalar")
-
-    def interpreted():
-        scores = model(data[:, :2].tolist())[:, 0]
-        (sum((1 - s * t).relu() for s, t in zip(scores, data[:, 2].tolist())) / 100).backward()
-
-    slow["tinynet interpreted"] = descend(list(model.parameters()), interpreted)
-    try:
-        from micrograd.nn import MLP
-    except ImportError:
-        print("micrograd is not installed: left out")
-    else:
-        small = MLP(2, [16, 16, 1])
-
-        def micrograd_step():
-            losses = [(1 + -t * small(x)).relu() for x, t in zip(data[:, :2].tolist(), data[:, 2].tolist())]
-            small.zero_grad()
-            (sum(losses) * (1 / len(losses))).backward()
-            for p in small.parameters():
-                p.data -= 0.1 * p.grad
-
-        slow["micrograd"] = micrograd_step
-    found |= alternating(slow, seconds=5.0, least=2)
-    ours = found["tinynet program, float32"]
-    print("\nA training step of MLP(2, [16, 16, 1]) on 100 samples")
-    for name, seconds in found.items():
-        print(f"  {name:26} {seconds * 1e6:12,.0f} µs   {seconds / ours:10,.1f}×")
+    model, data = nn.MLP(2, [16, 16, 1]).to("scalar"), samples(n)
+    scores = model(data[:, :2].tolist())[:, 0]
+    return sum((1 - s * t).relu() for s, t in zip(scores, data[:, 2].tolist())) / n, [], list(model.parameters())
 
 
 def recurrent_graph(nodes, width=16):
-    """(loss, inputs, parameters) of a recurrent network of `width` tanh neurons, unrolled until it has so many nodes."""
+    """(loss, inputs, parameters): a recurrent network of tanh neurons, unrolled until it has about so many nodes."""
+    from tinynet import Value
+
     rng = np.random.default_rng(0)
-    weights = np.array([[Value(w) for w in row] for row in rng.normal(size=(width, width)) / width ** 0.5], dtype=object)
+    weights = np.array([Value(w) for w in rng.normal(size=width * width) / width ** 0.5], dtype=object)
     inputs = [Value(x) for x in rng.normal(size=width)]
-    h = np.array(inputs, dtype=object)
-    for _ in range(max(1, round(nodes / (2 * width * width)))):
-        h = np.array([z.tanh() for z in weights @ h], dtype=object)
-    return h.sum(), inputs, list(weights.flat)
+    h, W = np.array(inputs, dtype=object), weights.reshape(width, width)
+    for _ in range(round(nodes / (2 * width * width))):
+        h = np.array([z.tanh() for z in W @ h], dtype=object)
+    return h.sum(), inputs, list(weights)
 
 
-def batch_graph(n):
-    """(loss, (), parameters): the loss of n samples in one graph, the samples being constants."""
-    model = nn.MLP(2, [16, 16, 1]).to("scalar")
-    data = samples(n)
-    scores = model(data[:, :2].tolist())[:, 0]
-    return sum((1 - s * t).relu() for s, t in zip(scores, data[:, 2].tolist())) / n, (), list(model.parameters())
+def program(dtype):
+    from tinynet import compile
+
+    loss, inputs, parameters = moons_graph()
+    run, batch = compile(loss, inputs, parameters, dtype), samples(100).astype(dtype)
+    return descending(parameters, lambda: run.backward(batch))
 
 
-def per_node(loss, inputs, parameters, batch, dtype):
-    """(nodes, seconds of forward + backward for each node and sample)"""
-    program = compile(loss, inputs, parameters, dtype)
-    numbers = np.random.default_rng(0).normal(size=(batch, len(inputs))).astype(dtype) if inputs else None
-    seconds = alternating({"program": lambda: program.backward(numbers)}, seconds=1.0)["program"]
-    return len(program.opcode), seconds / len(program.opcode) / batch
+def interpreted():
+    from tinynet import nn
+
+    model, data = nn.MLP(2, [16, 16, 1]).to("scalar"), samples(100)
+    points, targets = data[:, :2].tolist(), data[:, 2].tolist()
+
+    def gradients():
+        (sum((1 - s * t).relu() for s, t in zip(model(points)[:, 0], targets)) / len(targets)).backward()
+
+    return descending(list(model.parameters()), gradients)
 
 
-def nodes():
-    """Forward + backward, for each node and sample."""
-    print("\nForward and backward, for each node and sample")
-    for name, graph, batch in (("MLP(2, [16, 16, 1])", moons_graph(), 1024),
-                               ("the same", moons_graph(), 16384),
-                               ("RNN, 16 neurons, 12 steps", recurrent_graph(6000), 1024),
-                               ("RNN, 16 neurons, 390 steps", recurrent_graph(200_000), 1),
-                               ("MLP, 200 samples in one graph", batch_graph(200), 1)):
-        for dtype in "float32", "float64":
-            count, seconds = per_node(*graph, batch, dtype)
-            print(f"  {name:30} {count:8,} nodes, batch {batch:6,}, {dtype}: {seconds * 1e9:7.3f} ns")
+def micrograd():
+    from micrograd.nn import MLP
 
+    model, data = MLP(2, [16, 16, 1]), samples(100)
+    points, targets = data[:, :2].tolist(), data[:, 2].tolist()
+    parameters = model.parameters()
 
-def growth():
-    """How the cost of making and of running a program grows with the nodes and the samples."""
-    print("\nGrowth: a recurrent network unrolled, float32")
-    print("     nodes   backward, interpreted   compile   first run    batch 1   batch 64   batch 1024  (ns a node, a sample)")
-    for size in 100, 1_000, 10_000, 100_000, 1_000_000:
-        loss, inputs, parameters = recurrent_graph(size, width=4 if size == 100 else 16)
-        count = len(topological(loss))
-        clock = [time.perf_counter()]
+    def step():
+        losses = [(1 + -t * model(x)).relu() for x, t in zip(points, targets)]
+        loss = sum(losses) * (1 / len(losses))
+        for p in parameters:
+            p.grad = 0
         loss.backward()
-        clock.append(time.perf_counter())
-        program = compile(loss, inputs, parameters, "float32")
-        clock.append(time.perf_counter())
-        program.backward(np.zeros((1, len(inputs)), "float32"))
-        clock.append(time.perf_counter())
-        made = [(b - a) / count * 1e9 for a, b in zip(clock, clock[1:])]
-        run = []
-        for batch in 1, 64, 1024:
-            numbers = np.random.default_rng(0).normal(size=(batch, len(inputs))).astype("float32")
-            seconds = alternating({"program": lambda x=numbers: program.backward(x)}, seconds=0.5)["program"]
-            run.append(seconds / count / batch * 1e9)
-        print(f"{count:10,}   {made[0]:21.0f}   {made[1]:7.0f}   {made[2]:9.0f}    " +
-              "   ".join(f"{r:8.3f}" for r in run))
+        for p in parameters:
+            p.data -= 0.1 * p.grad
+
+    return step
 
 
-if __name__ == "__main__":
-    for part in sys.argv[1:] or ("moons", "nodes", "growth"):
-        {"moons": moons, "nodes": nodes, "growth": growth}[part]()
+def pytorch():
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = torch.tensor(samples(100), dtype=torch.float32)
+    x, y = data[:, :2], data[:, 2]
+
+    def step():
+        loss = (1 - y * model(x)[:, 0]).relu().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def per_node(graph, size, batch, dtype="float32"):
+    """A step that returns the nanoseconds of forward + backward for each node and sample."""
+    from tinynet import compile
+
+    loss, inputs, parameters = graph(*size)
+    run = compile(loss, inputs, parameters, dtype)
+    numbers = np.random.default_rng(0).normal(size=(batch, len(inputs))).astype(dtype) if inputs else None
+    run.backward(numbers)
+
+    def step():
+        turns = []
+        for _ in range(5):
+            start = time.perf_counter_ns()
+            run.backward(numbers)
+            turns.append((time.perf_counter_ns() - start) / len(run.opcode) / batch)
+        return sorted(turns)[2]
+
+    return step
+
+
+def flattening():
+    """Making a program of 100,000 nodes: ready to compile what it lists, before the first batch."""
+    from tinynet import compile
+
+    loss, inputs, parameters = recurrent_graph(100_000)
+    return lambda: compile(loss, inputs, parameters)
+
+
+def python_backward():
+    loss, _, _ = recurrent_graph(100_000)
+    return loss.backward
+
+
+def nanoseconds(name, graph, size, batch, goal=None):
+    peers = {dtype: lambda dtype=dtype: per_node(graph, size, batch, dtype) for dtype in ("float32", "float64")}
+    goals = [("float32", None, goal)] if goal else []
+    return Workload(name, peers, goals, measured="ns", chart=None)
+
+
+def growing(nodes):
+    peers = {f"batch {batch}": lambda batch=batch: per_node(recurrent_graph, (nodes, 4 if nodes < 1000 else 16), batch)
+             for batch in (1, 32, 1024)}
+    return Workload(f"RNN unrolled, about {nodes:,} nodes", peers, measured="ns", chart=None)
+
+
+WORKLOADS = [
+    Workload("moons, MLP(2, [16, 16, 1]), 100 samples",
+             {"program, float32": lambda: program("float32"), "program, float64": lambda: program("float64"),
+              "interpreted": interpreted, "PyTorch": pytorch, "micrograd": micrograd},
+             [("program, float32", "micrograd", 1 / 5000), ("program, float32", "PyTorch", 1 / 3)]),
+    nanoseconds("MLP(2, [16, 16, 1]) and its loss, batch 1024", moons_graph, (), 1024, goal=0.5),
+    nanoseconds("RNN of 16 neurons, 12 steps, batch 1024", recurrent_graph, (6000,), 1024, goal=0.5),
+    nanoseconds("RNN of 16 neurons, 390 steps (200,000 nodes), batch 1", recurrent_graph, (200_000,), 1, goal=15),
+    nanoseconds("MLP on 310 samples in one graph (200,000 nodes)", moons_in_one_graph, (310,), 1, goal=15),
+    *[growing(10**k) for k in (2, 3, 4, 5, 6)],
+    Workload("flattening 100,000 nodes", {"compile": flattening, "Python backward": python_backward},
+             [("compile", "Python backward", 1.0)], chart=None),
+]

@@ -6,9 +6,11 @@ import matplotlib
 
 matplotlib.use("Agg")  # the lessons save files; no window opens
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
+from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent.parent / "pictures"
 BLUE, ORANGE, GREY = "#1d5fa8", "#d9660b", "#6b7480"
+LOW_TO_HIGH = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, "#ffffff", BLUE])
 
 plt.rcParams.update({
     "figure.dpi": 120, "savefig.bbox": "tight", "font.size": 10, "axes.grid": True, "grid.alpha": 0.25,
@@ -39,7 +41,7 @@ def region(axes, score, X, y, steps=60):
     a, b = np.meshgrid(np.linspace(left, right, steps), np.linspace(bottom, top, steps))
     z = np.reshape(score(np.column_stack([a.ravel(), b.ravel()])), a.shape)
     reach = max(abs(z.min()), abs(z.max()), 1e-9)
-    axes.contourf(a, b, z, levels=np.linspace(-reach, reach, 21), cmap="PuOr", alpha=0.6)
+    axes.contourf(a, b, z, levels=np.linspace(-reach, reach, 21), cmap=LOW_TO_HIGH, alpha=0.6)
     if z.min() < 0 < z.max():
         axes.contour(a, b, z, levels=[0], colors="black", linewidths=1)
     for label, colour, marker in ((0, ORANGE, "o"), (1, BLUE, "s")):

@@ -1,0 +1,95 @@
+"""Lesson 7: epochs, batches and learning rates, and what each of them does to the curve."""
+
+# %% [markdown]
+# # Three knobs
+# An **epoch** is one pass through all training samples. A **batch** is how many of them one step looks at. The
+# **learning rate** is how far a step goes. A loader hands out the batches; `fit` turns the crank and draws the bar.
+
+# %%
+import time
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+from easel import save
+
+from tinynet import fit, manual_seed, nn, optim
+from tinynet.data import DataLoader, TensorDataset, train_test_split
+from tinynet.datasets import moons, spiral
+from tinynet.train import EarlyStopping, accuracy
+
+X, y = spiral(900, noise=0.04, seed=0)
+X_train, X_valid, y_train, y_valid = train_test_split(X, y, test_size=300, stratify=y, seed=0)
+train, valid = TensorDataset(X_train, y_train), DataLoader(TensorDataset(X_valid, y_valid), batch_size=300)
+print(f"three arms of a spiral: {len(train)} samples to train on, {len(X_valid)} to validate")
+
+
+def run(batch_size=32, lr=0.01, epochs=60, samples=train, hidden=32, validation=valid, **options):
+    """Train a fresh network of the same first weights."""
+    manual_seed(1)
+    model = nn.MLP(2, [hidden, hidden, 3], activation="tanh")
+    loader = DataLoader(samples, batch_size, shuffle=True, seed=0)
+    optimizer = optim.Adam(model.parameters(), lr=lr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a diverging run is part of the lesson
+        return fit(model, loader, nn.CrossEntropyLoss(), optimizer, epochs, validation=validation, metrics=accuracy,
+                   progress=False, **options)
+
+
+run(epochs=1)  # the kernels are compiled once
+figure, axes = plt.subplots(2, 2, figsize=(11, 8))
+(rates, sizes), (works, over) = axes
+
+# %% [markdown]
+# # The learning rate
+# Too small, and 60 epochs are not enough. Too large, and each step leaps over the valley that it aims at.
+
+# %%
+print("\nlearning rate   loss after 60 epochs   validation accuracy")
+for lr in (0.0003, 0.003, 0.03, 1.0):
+    history = run(lr=lr)
+    print(f"{lr:13}   {history['loss'][-1]:20.4f}   {history['val_accuracy'][-1]:19.1%}")
+    rates.semilogy(history["loss"], label=f"lr = {lr}")
+rates.set(title="the learning rate (batches of 32)", xlabel="epoch", ylabel="training loss")
+rates.legend()
+
+# %% [markdown]
+# # The batch
+# A small batch guesses the gradient from few samples: many rough steps an epoch. A large one: few, exact, and each of
+# them cheap for what it computes, since the arithmetic of many samples shares one call. So the same runs are drawn
+# twice, by epochs and by seconds.
+
+# %%
+print("\nbatch   steps an epoch   ms an epoch   loss after 60 epochs")
+for batch_size in (4, 32, 150, 600):
+    began = time.perf_counter()
+    history = run(batch_size)
+    print(f"{batch_size:5}   {-(-len(train) // batch_size):14}   {np.median(history['seconds']) * 1e3:11.2f}   "
+          f"{history['loss'][-1]:20.4f}")
+    sizes.semilogy(history["loss"], label=f"batches of {batch_size}")
+    works.semilogy(np.cumsum(history["seconds"]) * 1e3, history["loss"], label=f"batches of {batch_size}")
+sizes.set(title="the batch (learning rate 0.01)", xlabel="epoch", ylabel="training loss")
+works.set(title="the same runs by the clock", xlabel="milliseconds", ylabel="training loss", xscale="log")
+sizes.legend()
+works.legend()
+
+# %% [markdown]
+# # Too many epochs
+# Thirty samples of two blurred moons and a large network: the training loss falls for ever, the validation loss turns
+# round. What is learned after the turn is the thirty samples by heart. Early stopping goes back to the best epoch.
+
+# %%
+few = TensorDataset(*moons(30, noise=0.35, seed=1))
+many = DataLoader(TensorDataset(*moons(600, noise=0.35, seed=2)), batch_size=600)
+settings = {"batch_size": 10, "lr": 0.01, "epochs": 200, "samples": few, "hidden": 64, "validation": many}
+long = run(**settings)
+early = run(**settings, callbacks=EarlyStopping(patience=20))
+print(f"\n30 samples, 200 epochs: training loss {long['loss'][-1]:.4f}, validation loss {long['val_loss'][-1]:.3f} "
+      f"(best {min(long['val_loss']):.3f} in epoch {long.best})")
+print(f"with early stopping: {len(early)} epochs, then back to the weights of epoch {early.best}")
+over.semilogy(long["loss"], label="training")
+over.semilogy(long["val_loss"], "--", label="validation")
+over.axvline(early.best - 1, color="0.5", linestyle=":", label=f"best epoch, {early.best}")
+over.set(title="too many epochs on 30 samples", xlabel="epoch", ylabel="loss")
+over.legend()
+save("07_epochs.png")

@@ -1,0 +1,70 @@
+"""The lessons run alone, say what they promise, and leave the pictures that they name.
+
+All but one run here: 05 trains thousands of single numbers in pure Python, and takes longer than a test should.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+for package in ("numba", "matplotlib", "sklearn", "pandas"):
+    pytest.importorskip(package)
+
+DEMOS = Path(__file__).resolve().parent.parent / "demos"
+SAYS = {
+    "01_derivatives": ["dy/dx = 14.0", "df/da = -3.0", "df/db = -8.0", "x =  0.6667"],
+    "02_neuron": ["y = -0.3799", "picture"],
+    "03_activations": ["it is dead", "sigmoid"],
+    "04_perceptron": ["one neuron, XOR  loss 0.6931", "[0 1 1 0], answers with probability [0. 1. 1. 0.]"],
+    "06_optimizers": ["a saddle", "momentum"],
+    "07_epochs": ["with early stopping"],
+    "08_scalar_to_tensor": ["times as fast as Values"],
+    "09_regression": ["refused: DataFrameDataset: the column 'sex' holds text", "the network"],
+    "10_digits": ["digits are read right", "misread"],
+}
+SLOW = {"05_moons"}
+
+
+def names(lesson):
+    """The pictures that a lesson names."""
+    return set(re.findall(r'(?:picture|save)\(f?"([^"{]+)"\)', (DEMOS / f"{lesson}.py").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the lessons, so that what they leave does not fall among the files of the project."""
+    copy = tmp_path_factory.mktemp("lessons") / "demos"
+    shutil.copytree(DEMOS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def check_picture(path):
+    content = path.read_bytes()
+    if path.suffix == ".png":
+        assert content.startswith(b"\x89PNG") and len(content) > 5000
+    elif path.suffix == ".svg":
+        assert ElementTree.fromstring(content).findall(".//{*}text")
+
+
+@pytest.mark.parametrize("lesson", SAYS)
+def test_a_lesson_runs_and_leaves_its_pictures(lesson, folder):
+    done = subprocess.run([sys.executable, f"{lesson}.py"], cwd=folder, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "PYTHONPATH": str(DEMOS.parent), "PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    for sentence in SAYS[lesson]:
+        assert sentence in done.stdout
+    assert names(lesson), "every lesson leaves a picture"
+    for name in names(lesson):
+        check_picture(folder.parent / "pictures" / name)
+    if lesson == "10_digits":
+        assert float(re.search(r"([\d.]+)% of the \d+ held-out", done.stdout)[1]) >= 97
+
+
+def test_every_numbered_lesson_is_tested_or_known_to_be_slow():
+    assert {path.stem for path in DEMOS.glob("[0-9]*.py")} == set(SAYS) | SLOW

@@ -15,6 +15,7 @@ from tinynet import kernels
 from tinynet.graph import mode
 from tinynet.kernels import (
     attention,
+    convolution,
     elementwise,
     linear,
     losses,
@@ -382,10 +383,106 @@ def test_attention_of_nothing():
     assert not dq[0, 0, 1].any() and np.isfinite(dk).all() and np.isfinite(dv).all()
     for shape in ((0, 3, 4, 5), (2, 3, 0, 5)):
         q = np.empty(shape, np.float32)
-        run(attention.attention, q.copy(), np.empty(shape[:3], np.float32), q, q, q, np.empty((0,) * 4, np.float32), True,
+        nothing = np.empty((0,) * 4, np.float32)
+        run(attention.attention, q.copy(), np.empty(shape[:3], np.float32), q, q, q, nothing, True,
             1.0)
         run(attention.attention_backward, q.copy(), q.copy(), q.copy(), q, np.empty(shape[:3], np.float32), q, q, q,
             np.empty((0,) * 4, np.float32), True, 1.0)
+
+
+# ----------------------------------------------------------------------------------------------- images
+
+def windows(x, kernel, stride, padding, value=0.0):
+    """(batch, channels, rows, columns, kh, kw)"""
+    x = np.pad(x, [(0, 0), (0, 0), *[(p, p) for p in padding]], constant_values=value)
+    return np.lib.stride_tricks.sliding_window_view(x, kernel, (2, 3))[:, :, ::stride[0], ::stride[1]]
+
+
+def convolve(x, weight, bias, stride, padding):
+    return np.einsum("ncrsij,ocij->nors", windows(x, weight.shape[2:], stride, padding), weight) + bias[:, None, None]
+
+
+def directional(function, arrays, found, g):
+    """`found` are the gradients of Σ g · function(*arrays), by differences along random directions."""
+    for i, gradient in enumerate(found):
+        d = 1e-5 * rng.standard_normal(gradient.shape)
+        up, down = ([a + sign * d if j == i else a for j, a in enumerate(arrays)] for sign in (1, -1))
+        difference = (g * (function(*up) - function(*down))).sum()
+        assert 2 * (gradient * d).sum() == pytest.approx(difference, rel=1e-3, abs=1e-7)
+
+
+@variants
+@pytest.mark.parametrize("image, kernel, stride, padding", [
+    ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0)), ((4, 3, 9, 8), (3, 2), (1, 1), (0, 0)),
+    ((3, 2, 7, 8), (3, 3), (1, 1), (1, 2)), ((2, 3, 9, 8), (3, 3), (2, 2), (1, 1)),
+    ((3, 2, 11, 7), (4, 3), (2, 1), (0, 1)), ((0, 2, 5, 5), (3, 3), (1, 1), (1, 1))])
+def test_convolution(image, kernel, stride, padding, dtype, parts):
+    x, weight, bias = (normal(*s, dtype=dtype) for s in (image, (5, image[1], *kernel), (5,)))
+    wanted = convolve(*doubles(x, weight, bias), stride, padding)
+    y, g = np.full(wanted.shape, np.nan, dtype), normal(*wanted.shape, dtype=dtype)
+    gradients = [np.full_like(a, np.nan) for a in (x, weight, bias)]
+    call(convolution.conv2d, parts, y, x, weight, bias, *stride, *padding)
+    same(y, wanted, 20)
+    call(convolution.conv2d_backward, parts, *gradients, g, x, weight, *stride, *padding)
+    directional(lambda x, w, b: convolve(x, w, b, stride, padding), doubles(x, weight, bias), gradients, g)
+    others = [np.full_like(a, np.nan) for a in (weight, bias)]
+    call(convolution.conv2d_backward, parts, np.empty((0,) * 4, dtype), *others, g, x, weight, *stride, *padding)
+    assert all(np.array_equal(a, b) for a, b in zip(others, gradients[1:]))
+
+
+@variants
+@pytest.mark.parametrize("image, kernel, stride, padding", [
+    ((2, 3, 8, 8), (2, 2), (2, 2), (0, 0)), ((2, 3, 9, 7), (3, 2), (1, 2), (1, 1)),
+    ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0)), ((2, 3, 9, 7), (3, 3), (2, 2), (1, 1)),
+    ((0, 3, 9, 7), (3, 3), (2, 2), (1, 1))])
+def test_pooling(image, kernel, stride, padding, dtype, parts):
+    x = normal(*image, dtype=dtype)
+    maxima = lambda x: windows(x, kernel, stride, padding, -np.inf).max((-2, -1), initial=-np.inf)
+    largest = maxima(x)
+    y, g = np.full(largest.shape, np.nan, dtype), normal(*largest.shape, dtype=dtype)
+    where, dx = np.full(largest.shape, -1, np.int32), np.full_like(x, np.nan)
+    settings = (*kernel, *stride, *padding)
+    call(convolution.max_pool2d, parts, y, where, x, *settings)
+    assert np.array_equal(y, largest)
+    call(convolution.max_pool2d_backward, parts, dx, g, where)
+    directional(maxima, doubles(x), [dx], g)
+    call(convolution.avg_pool2d, parts, y, x, *settings)
+    same(y, windows(*doubles(x), kernel, stride, padding).mean((-2, -1)))
+    call(convolution.avg_pool2d_backward, parts, dx, g, *settings)
+    directional(lambda x: windows(x, kernel, stride, padding).mean((-2, -1)), doubles(x), [dx], g)
+
+
+def test_the_largest_of_a_window_with_nan_is_nan():
+    x, where = np.array([[[[1.0, np.nan, 3.0, 4.0]]]], np.float32), np.empty((1, 1, 1, 2), np.int32)
+    y = np.empty((1, 1, 1, 2), np.float32)
+    run(convolution.max_pool2d, y, where, x, 1, 2, 1, 2, 0, 0)
+    assert np.isnan(y[0, 0, 0, 0]) and y[0, 0, 0, 1] == 4
+
+
+def batch_norm(x, weight, bias, mean=None, variance=None):
+    mean = x.mean((0, 2)) if mean is None else mean
+    variance = x.var((0, 2)) if variance is None else variance
+    column = lambda a: a[:, None]
+    return (x - column(mean)) / np.sqrt(column(variance) + 1e-5) * column(weight) + column(bias)
+
+
+@variants
+@pytest.mark.parametrize("shape", [(1, 1, 2), (5, 3, 7)])
+def test_batch_norm(shape, dtype, parts):
+    x, g = 2 * normal(*shape, dtype=dtype) + dtype(1), normal(*shape, dtype=dtype)
+    weight, bias = normal(shape[1], dtype=dtype), normal(shape[1], dtype=dtype)
+    for trained in (True, False):
+        mean, variance = normal(shape[1], dtype=dtype), rng.random(shape[1]).astype(dtype)
+        if trained:
+            call(convolution.channel_moments, parts, mean, variance, x)
+            same(mean, x.astype(float).mean((0, 2)))
+            same(variance, x.astype(float).var((0, 2)), 4)
+        constants = () if trained else doubles(mean, variance)
+        y, gradients = np.empty_like(x), [np.full_like(a, np.nan) for a in (x, weight, bias)]
+        call(convolution.batch_norm, parts, y, x, mean, variance, weight, bias, 1e-5)
+        same(y, batch_norm(*doubles(x, weight, bias), *constants), 20)
+        call(convolution.batch_norm_backward, parts, *gradients, g, x, mean, variance, weight, 1e-5, trained)
+        directional(lambda *a, c=constants: batch_norm(*a, *c), doubles(x, weight, bias), gradients, g)
 
 
 # ----------------------------------------------------------------------------------------------------------- losses

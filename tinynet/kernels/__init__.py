@@ -20,6 +20,15 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight)
     attention     attention(out, lse, q, k, v, mask, causal, scale)
                   attention_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale)
+    convolution   conv2d(y, x, weight, bias, stride_h, stride_w, pad_h, pad_w)
+                  conv2d_backward(dx, dweight, dbias, g, x, weight, stride_h, stride_w, pad_h, pad_w)
+                  max_pool2d(y, where, x, kh, kw, stride_h, stride_w, pad_h, pad_w)   max_pool2d_backward(dx, g, where)
+                  avg_pool2d(y, x, kh, kw, stride_h, stride_w, pad_h, pad_w)          avg_pool2d_backward(dx, g, kh, …)
+                  channel_moments(mean, variance, x)   batch_norm(y, x, mean, variance, weight, bias, eps)
+                  batch_norm_backward(dx, dweight, dbias, g, x, mean, variance, weight, eps, trained)
+    recurrent     rnn(h, z, h0, weight)    rnn_backward(dz, dh0, g, h, weight)
+                  lstm(h, c, gates, h0, c0, weight)   lstm_backward(dgates, dh0, dc0, g, gh, gc, h…, …)
+                  gru(h, gates, n, …)                 see the file
     losses        cross_entropy(loss, p, logits, targets, factor)   …_backward(dlogits, g, p, targets, factor)
                   mse(loss, y, target, factor)                      …_backward(dy, g, y, target, factor)
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)
@@ -37,7 +46,8 @@ import importlib
 from ..graph import mode
 
 HOMES = {"matmul": "linear", "batched": "linear"}
-FAMILIES = ("elementwise", "linear", "rows", "attention", "losses", "updates", "optimizers", "attention", "blas", "compiled", "math32")
+FAMILIES = ("elementwise", "linear", "rows", "attention", "convolution", "recurrent", "losses", "updates", "optimizers",
+            "blas", "compiled", "math32")
 
 
 class Kernel:

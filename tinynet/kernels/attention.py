@@ -1,10 +1,10 @@
 """Kernels of attention, softmax(Q Kᵀ · scale + mask) V, which never hold all scores of a long sequence.
 
-A thread takes one head at a time, and of it a block of queries at a time: the scores of the block's queries with all keys
-that they may see lie in a few hundred kilobytes, their softmax is taken where they lie, and the next block writes over
-them. The backward pass computes the scores again from the logarithms of the softmax's denominators. Memory grows with
-the tokens, not with their square; a causal block stops at its own last token. (The idea: Rabe and Staats, 2021; Dao et
-al., 2022, who tile the keys as well.)
+A thread takes one head at a time, and of it a block of queries at a time: the scores of the block's queries with all
+keys that they may see lie in a few hundred kilobytes, their softmax is taken where they lie, and the next block writes
+over them. The backward pass computes the scores again from the logarithms of the softmax's denominators. Memory grows
+with the tokens, not with their square; a causal block stops at its own last token. (The idea: Rabe and Staats, 2021;
+Dao et al., 2022, who tile the keys as well.)
 
 Arrays are (batch, heads, tokens, features); they may be views, as long as the features of a token lie in one piece.
 """
@@ -75,11 +75,11 @@ def wide_product(c, a, b):
 
 
 @jit
-def deep_product(c, a, b):
-    """C = A B, where A is wide and B is deep."""
+def add_product(c, a, b):
+    """C ← C + A B, where A is wide and B is deep."""
     depth = reach(*c.shape)
     for lo in range(0, b.shape[0], depth):
-        gemm(c, a[:, lo:lo + depth], b[lo:lo + depth], False, False, 1, 1 if lo else 0)
+        gemm(c, a[:, lo:lo + depth], b[lo:lo + depth], False, False, 1, 1)
 
 
 @jit
@@ -122,7 +122,8 @@ def attend(out, lse, q, k, v, mask, causal, scale, memory, turned):
                 multiply(row, 1 / s)
                 lse[lo + i] = m + log_of(s)
             p[i, limit:] = 0
-        deep_product(out[lo:hi], p, v[:n])
+        out[lo:hi] = 0
+        add_product(out[lo:hi], p, v[:n])
 
 
 @jit
@@ -175,7 +176,8 @@ def attend_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale, memory, se
             p[i, limit:] = 0
             ds[i, limit:] = 0
         add_tall_product(dv[:n], p, g[lo:hi])
-        deep_product(dq[lo:hi], ds, k[:n])
+        dq[lo:hi] = 0
+        add_product(dq[lo:hi], ds, k[:n])
         add_tall_product(dk[:n], ds, q[lo:hi])
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from test_engines import outcome
 
 import tinynet
+from tests.test_engines import outcome
 from tinynet import Tensor, capture, nn, optim, textbook
 from tinynet import functional as F
 
@@ -186,17 +186,18 @@ def test_gpt_trains_the_same_captured():
 def test_long_sequences_hold_no_score_matrix():
     import tracemalloc
     tinynet.manual_seed(0)
-    q = tinynet.randn(1, 1, 8192, 8, requires_grad=True)
-    tracemalloc.start()
-    F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    for tokens in (64, 8192):  # the short one compiles
+        q = tinynet.randn(1, 1, tokens, 8, requires_grad=True)
+        tracemalloc.start()
+        F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     assert peak < 8192 * 8192 * 4 / 10 and np.isfinite(q.grad).all()
 
 
 @pytest.mark.parametrize("wrong, error, sentence", [
     (lambda: nn.MultiheadAttention(5, 2), ValueError, "embed_dim 5 is no multiple of num_heads 2"),
-    (lambda: nn.MultiheadAttention(4, 2)(tinynet.zeros(3, 1, 5), tinynet.zeros(3, 1, 5), tinynet.zeros(3, 1, 5)), ValueError,
+    (lambda: nn.MultiheadAttention(4, 2)(*[tinynet.zeros(3, 1, 5)] * 3), ValueError,
      r"MultiheadAttention\(4, heads=2\): input has 5 features"),
     (lambda: F.scaled_dot_product_attention(tinynet.zeros(2, 3), tinynet.zeros(2, 4), tinynet.zeros(2, 3)), ValueError,
      r"expected query \(…, queries, d\)"),

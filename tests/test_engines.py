@@ -28,7 +28,8 @@ CASES = {
     "softmax over the batch": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)), X, None),
     "log-softmax": (lambda: nn.Linear(4, 3), X, lambda y: (nn.functional.log_softmax(y, 1)[:, :2] * T).sum()),
     "dropout": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.4)), X, None),
-    "activations": (lambda: nn.Sequential(nn.Linear(4, 3), nn.GELU("tanh"), nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU(),
+    "activations": (lambda: nn.Sequential(nn.Linear(4, 3), nn.GELU("tanh"), nn.ReLU(), nn.Sigmoid(), nn.Tanh(),
+                                           nn.GELU(),
                                           nn.Softplus()), X, None),
     "flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), X.reshape(5, 2, 2), None),
 }
@@ -104,7 +105,8 @@ def test_tied_weights_stay_tied():
 
 def test_wrong_inputs_name_the_layer():
     model = nn.Linear(784, 128)
-    with pytest.raises(ValueError, match=r"Linear\(784 -> 128\): input has 100 features in its last axis, expected 784"):
+    with pytest.raises(ValueError, match=r"Linear\(784 -> 128\): input has 100 features in its last axis, "
+                                         r"expected 784"):
         model(tinynet.zeros(2, 100))
     with pytest.raises(TypeError, match=r"Linear\(784 -> 128\): the input is float64 and the weights are float32"):
         model(tinynet.zeros(2, 784, dtype=np.float64))

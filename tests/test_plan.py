@@ -114,7 +114,8 @@ def test_assigned_and_loaded_weights_are_seen():
 
 @pytest.mark.parametrize("peek", [
     lambda x: x.sum().item(), lambda x: float(x.sum()), lambda x: bool(x.sum() > 0), lambda x: x.numpy(),
-    lambda x: x.data, lambda x: np.asarray(x), lambda x: x.tolist(), lambda x: repr(x), lambda x: x[x > 0], lambda x: x.grad,
+    lambda x: x.data, lambda x: np.asarray(x), lambda x: x.tolist(), lambda x: repr(x),
+    lambda x: x[x > 0], lambda x: x.grad,
 ])
 def test_reading_numbers_inside_a_step_is_refused(peek):
     run = capture(lambda x: peek(x))

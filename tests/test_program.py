@@ -215,7 +215,7 @@ def test_a_network_on_every_size_of_batch(samples):
 
 
 def test_many_tiles_and_threads_add_up():
-    """A batch of many copies has the mean gradient of one copy, in any number of threads, always the same to the bit."""
+    """A batch of many copies has the mean gradient of one copy, in any number of threads, the same to the bit."""
     loss, inputs, parameters = perceptron()
     few = np.random.default_rng(1).normal(size=(10, 4))
     mean, gradients = interpreted(loss, inputs, parameters, few)

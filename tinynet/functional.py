@@ -41,7 +41,7 @@ def fused_by(kind):
 
 
 def as_values(x, label=""):
-    """Numbers as an array of Values that take no gradient, each labelled by its place: x[0,1]. Values stay as they are."""
+    """Numbers as an array of Values without gradient, labelled by their places, x[0,1]. Values stay what they are."""
     array = np.asarray(x._data if isinstance(x, Tensor) else x)
     if array.dtype == object and all(isinstance(v, Value) for v in array.flat):
         return array
@@ -399,7 +399,8 @@ class Loss(Op):
     def backward(self, g, y, x, t):
         dx = empty_array(x.shape, x.dtype)
         g = contiguous(g).reshape(-1)
-        run(self.kernel_backward(), dx.reshape(-1), g, contiguous(x).reshape(-1), contiguous(t).reshape(-1), self.factor)
+        x, t = contiguous(x).reshape(-1), contiguous(t).reshape(-1)
+        run(self.kernel_backward(), dx.reshape(-1), g, x, t, self.factor)
         return dx, self.backward_target(g, x, dx) if self.needs[1] else None
 
 
@@ -694,7 +695,7 @@ class SelfAttention(Attention):
 
 @fused_by(SelfAttention)
 def self_attention(qkv, heads, allowed=None, causal=False):
-    """Attention of each head among the tokens of qkv (batch, tokens, 3 · heads · d), heads merged again side by side."""
+    """Attention of each head among the tokens of qkv (batch, tokens, 3 · heads · d); heads are merged side by side."""
     q, k, v = (split_heads(x, heads) for x in thirds(qkv))
     y = attend(q, k, v, allowed, causal, 1.0 / math.sqrt(q.shape[-1]))
     return merge_heads(y)

@@ -23,7 +23,7 @@ from .value import Value
 
 
 class Clock:
-    """How many steps some parameters have taken, and the terms of the update for this step, in an array for the kernels.
+    """How many steps some parameters have taken, and the terms of the update for this step, in an array for kernels.
 
     `tick` is called through the door of the kernels: a replayed step counts on, and sees a changed learning rate.
     """
@@ -55,7 +55,8 @@ class Optimizer:
             if not isinstance(group, dict) or "params" not in group:
                 raise TypeError(f'{name}: a group is a dict with "params", got {type(group).__name__}')
             members = group["params"]
-            group = {**settings, **group, "params": [members] if isinstance(members, (Tensor, Value)) else list(members)}
+            members = [members] if isinstance(members, (Tensor, Value)) else list(members)
+            group = {**settings, **group, "params": members}
             check(name, group, settings)
             self.param_groups.append(group)
         self.state = {}  # of each parameter: its Clock, then the arrays (or floats) of its state
@@ -88,7 +89,8 @@ class Optimizer:
                 else:
                     p.data, *state[1:] = update(p.data, g, *arrays, *self.terms(clock.t, group))
             for p in group["params"]:  # who had no gradient while its companions went on gets a clock of its own
-                if p in self.state and self.state[p][0] in ticked and (p._grad if isinstance(p, Tensor) else p.grad) is None:
+                g = p._grad if isinstance(p, Tensor) else p.grad
+                if g is None and p in self.state and self.state[p][0] in ticked:
                     self.state[p][0] = Clock(self.terms, group, self.state[p][0].t - 1)
 
     def state_dict(self):
@@ -122,7 +124,8 @@ class Optimizer:
                     continue
                 arrays = []
                 for n in names:
-                    array = np.array(entry[n], dtype=p.dtype if isinstance(p, Tensor) else float) if n in entry else None
+                    dtype = p.dtype if isinstance(p, Tensor) else float
+                    array = np.array(entry[n], dtype=dtype) if n in entry else None
                     if array is None or array.shape != (p.shape if isinstance(p, Tensor) else ()):
                         raise ValueError(f"{name}.load_state_dict: {n} of parameter {i} does not fit")
                     arrays.append(array if isinstance(p, Tensor) else float(array))
@@ -204,7 +207,7 @@ class AdamW(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """s ← α s + (1 - α) g²; v ← momentum · v + g / (√s + eps); p ← p - lr · v. Hinton (2012); centered, Graves (2013)."""
+    """s ← α s + (1 - α) g²; v ← momentum · v + g / (√s + eps); p ← p - lr v (Hinton, 2012; centered: Graves, 2013)."""
 
     def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False):
         super().__init__(params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,

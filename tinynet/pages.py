@@ -76,7 +76,7 @@ def script(tree):
     raise ValueError(f"a page cannot write {ast.unparse(tree)}")
 
 
-LETTERS = "abcdefgh"  # the operands of a formula on a page: ⟦a⟧ is the first; ⟦y⟧ the value, ⟦g⟧ the gradient that arrives
+LETTERS = "abcdefgh"  # the operands of a formula on a page: ⟦a⟧ is the first; ⟦y⟧ the value, ⟦g⟧ the gradient
 
 
 def cases(tree):
@@ -135,7 +135,9 @@ WIDE, PRODUCT = "−0.0000 + …", "−0.000 × −0.000"  # room for numbers th
 def role_of(node, root, parameters):
     """What part a node plays on the page; the class of its box."""
     if not node.inputs:
-        return "constant" if node.op is CONSTANT or words.is_plain(node) else "parameter" if node in parameters else "input"
+        if node.op is CONSTANT or words.is_plain(node):
+            return "constant"
+        return "parameter" if node in parameters else "input"
     return "output" if node is root else ""
 
 
@@ -314,6 +316,6 @@ def told_page(order, name, roles):
     nodes = [{"name": name[node], "op": node.op.name if node.inputs else None, "role": roles[node],
               "inputs": [number[x] for x in node.inputs], "data": scenes.extent([node.data]),
               "grad": f"rms {gradients[node]}" if node in gradients else None} for node in order]
-    steps = [{"kind": "gradient" if g is not None else "forward", "node": number[node], "said": story.sentence((node, g))}
-             for node, g in [*story.forward, *story.backward]]
+    steps = [{"kind": "gradient" if g is not None else "forward", "node": number[node],
+              "said": story.sentence((node, g))} for node, g in [*story.forward, *story.backward]]
     return {"live": False, "nodes": nodes, "steps": steps, "digits": words.DIGITS}

@@ -51,9 +51,9 @@ from .value import CONSTANT, Value
 numba = compiled.numba  # as the kernels have set it up
 
 # ------------------------------------------------------------------------------------------- 1. the calculus, compiled
-# A kernel works on one long array `rows`; its instruction, a line of integers, says where in that array each row begins,
-# and n how many samples there are. An operand that is the same for all samples (a weight) is a row with step 0: one
-# number. Places are unsigned because signed indices may be negative, which Python would count from the end.
+# A kernel works on one long array `rows`; its instruction, a line of integers, says where in it each row begins, and n
+# how many samples there are. An operand that is the same for all samples (a weight) is a row with step 0: one number.
+# Places are unsigned because signed indices may be negative, which Python would count from the end.
 
 ENDLESS = 1 << 40  # kernels get the address of `rows`, not its length
 KERNELS, DERIVATIVE = 12, 4  # an operation has 12 places in the table of kernels: 4 for its value, 4 a derivative
@@ -154,7 +154,7 @@ def named_by(f):
 
 
 def fingerprint(f, seen=()):
-    """A text that changes when f, or a function or number that it mentions, is edited: the cache's name for a kernel."""
+    """A text that changes when f, or a function or number that it mentions, is edited: a kernel's name in the cache."""
     if not isinstance(f, FunctionType) or f in seen:
         return repr(f) if isinstance(f, (int, float)) else getattr(f, "__name__", "")
     code = f.__code__
@@ -398,7 +398,8 @@ def plan_forward(opcode, a, b, number, last, once, code, row, free):
 
 
 @numba.njit(cache=True)
-def plan_backward(opcode, a, b, number, numbers, wanted, last, owner, end, root, once, code, row, gradient, free, arity):
+def plan_backward(opcode, a, b, number, numbers, wanted, last, owner, end, root, once, code, row, gradient, free,
+                  arity):
     """Write the backward instructions, and the place of each node's gradient into `gradient`; returns how many."""
     n = len(opcode)
     shared = count = 0
@@ -594,7 +595,7 @@ class Program:
         self.lock = threading.Lock()
 
     def flatten(self, order):
-        """The graph as arrays: of each node its operation and its operands; of each leaf, which number or input it is."""
+        """The graph as arrays: each node's operation and operands; of each leaf, which number or input it is."""
         index = dict(zip(order, range(len(order))))
         for i, x in enumerate(self.inputs):
             if x not in index:
@@ -845,7 +846,8 @@ def leaves(given, name):
     if not hasattr(given, "__iter__"):
         given = [given]
         if not isinstance(given[0], Value):
-            raise TypeError(f"compile: {name}: expected a list of Values, got {type(given[0]).__name__} {given[0]!r:.40}")
+            raise TypeError(f"compile: {name}: expected a list of Values, got {type(given[0]).__name__} "
+                            f"{given[0]!r:.40}")
     flat, stack = [], [iter(given)]
     while stack:
         for x in stack[-1]:

@@ -6,7 +6,7 @@
 >>> x.grad.tolist()
 [[2.0, 4.0], [6.0, 8.0]]
 
-A Tensor speaks NumPy's dialect (broadcasting, `@`, indexing, `sum(axis=, keepdims=)`; `dim=` and `keepdim=` as well) and
+A Tensor speaks NumPy's dialect (broadcasting, `@`, indexing, `sum(axis=, keepdims=)`; also `dim=` and `keepdim=`) and
 bears PyTorch's names. `data` and `grad` are plain NumPy arrays. The file reads downward: the Tensor, the operations in
 the order in which a course meets them (forward and backward side by side), then the functions that create Tensors.
 
@@ -78,7 +78,7 @@ class Tensor:
     """An array in a graph. Make one with `tensor`, `zeros`, `randn`, …
 
     data           the numbers, a NumPy array (float32 unless asked otherwise)
-    grad           d(root)/d(this), an array of the same shape, after `backward()`; on leaves gradients add up over calls
+    grad           d(root)/d(this), an array of the same shape, after `backward()`; on leaves it adds up over calls
     requires_grad  whether gradients flow here
     """
 
@@ -544,8 +544,8 @@ class MatMul(Op):
 
     def forward(self, a, b):
         if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-            raise ValueError(f"@: the last axis of {a.shape} and the {'first' if b.ndim < 2 else 'second last'} axis of "
-                             f"{b.shape} differ")
+            which = "first" if b.ndim < 2 else "second last"
+            raise ValueError(f"@: the last axis of {a.shape} and the {which} axis of {b.shape} differ")
         return self.product(a, b)
 
     def backward(self, g, y, a, b):
@@ -560,7 +560,8 @@ class MatMul(Op):
         dtype = np.result_type(a.dtype, b.dtype)
         if a.ndim < 2 or b.ndim < 2:
             y = self.product(a if a.ndim > 1 else a[None, :], b if b.ndim > 1 else b[:, None])
-            return y.reshape(y.shape[:-2] + (y.shape[-2:-1] if a.ndim > 1 else ()) + (y.shape[-1:] if b.ndim > 1 else ()))
+            rows, columns = y.shape[-2:-1] if a.ndim > 1 else (), y.shape[-1:] if b.ndim > 1 else ()
+            return y.reshape(y.shape[:-2] + rows + columns)
         if b.ndim == 2 and a.ndim > 2:
             y = empty_array((*a.shape[:-1], b.shape[-1]), dtype)
             run(kernels.matmul, y.reshape(-1, b.shape[-1]), contiguous(a).reshape(-1, a.shape[-1]), b)
@@ -687,8 +688,8 @@ def plain(key):
 
 
 def is_view(key):
-    return all(k is None or k is Ellipsis or isinstance(k, (slice, int, np.integer)) for k in as_tuple(key)) and not any(
-        isinstance(k, bool) for k in as_tuple(key))
+    return all(k is None or k is Ellipsis or isinstance(k, (slice, int, np.integer)) and not isinstance(k, bool)
+               for k in as_tuple(key))
 
 
 class Cat(Op):
@@ -703,7 +704,8 @@ class Cat(Op):
         axis, = axes_of("cat", self.axis, xs[0].ndim)
         self.places, start = [], 0
         for x in xs:
-            if x.ndim != xs[0].ndim or x.shape[:axis] + x.shape[axis + 1:] != xs[0].shape[:axis] + xs[0].shape[axis + 1:]:
+            others = [a.shape[:axis] + a.shape[axis + 1:] for a in (x, xs[0])]
+            if x.ndim != xs[0].ndim or others[0] != others[1]:
                 raise ValueError(f"cat: shapes {xs[0].shape} and {x.shape} differ beyond axis {axis}")
             self.places.append((slice(None),) * axis + (slice(start, start + x.shape[axis]),))
             start += x.shape[axis]

@@ -18,7 +18,7 @@ import pathlib
 import sys
 from types import FunctionType
 
-# Idle threads of one pool must not spin on the cores which another pool (BLAS, PyTorch) wants: set before Numba's start.
+# Idle threads of one pool must not spin on the cores that another pool (BLAS, PyTorch) wants: set before Numba starts.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
@@ -37,7 +37,7 @@ SHARED = [pathlib.Path(__file__).parent / name for name in ("../value.py", "comp
 STAMP = hashlib.sha1(b"".join(path.read_bytes() for path in SHARED)).hexdigest()[:10]
 
 SAME_ORDER = {"contract"}  # multiply and add in one rounding; sums in the order in which they are written
-ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}  # sums may be split over the lanes of a vector; NaN and ∞ still count
+ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}  # sums may be split over a vector's lanes; NaN and ∞ still count
 
 threads = numba.config.NUMBA_NUM_THREADS
 
@@ -59,9 +59,10 @@ def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True,
     if function is None:
         return functools.partial(jit, name=name, parallel=parallel, math=math, cache=cache, inline=inline, **names)
     scope = {**function.__globals__, **names} if names else function.__globals__
-    copy = FunctionType(function.__code__, scope, name or function.__name__, function.__defaults__, function.__closure__)
+    name = name or function.__name__
+    copy = FunctionType(function.__code__, scope, name, function.__defaults__, function.__closure__)
     copy.__module__, copy.__doc__ = function.__module__ or __name__, function.__doc__
-    copy.__qualname__ = f"{name or function.__name__}{'_parallel' * parallel}_{STAMP}"
+    copy.__qualname__ = f"{name}{'_parallel' * parallel}_{STAMP}"
     return numba.njit(copy, cache=cache, parallel=parallel, fastmath=math, forceinline=inline, error_model="numpy",
                       nogil=True)
 

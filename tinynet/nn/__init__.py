@@ -1,14 +1,29 @@
 """The layers. Each is written once and runs on both engines: `model.to("scalar")`, `model.to("tensor")`."""
 
-from .. import functional as functional
+from .. import functional
 from .attention import GPT, MultiheadAttention, PositionalEncoding, TransformerEncoderLayer
 from .feedforward import (
-    GELU, MLP, BCEWithLogitsLoss, CrossEntropyLoss, Dropout, Embedding, Flatten, LayerNorm, Linear, MSELoss, Perceptron,
-    ReLU, Sigmoid, Softmax, Softplus, Tanh,
+    GELU,
+    MLP,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    Dropout,
+    Embedding,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MSELoss,
+    Perceptron,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    Tanh,
 )
 from .module import Module, ModuleList, Parameter, Sequential
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GELU", "GPT", "LayerNorm", "Linear",
-           "MLP", "MSELoss", "Module", "ModuleList", "MultiheadAttention", "Parameter", "Perceptron", "PositionalEncoding", "ReLU", "Sequential", "Sigmoid",
-           "Softmax", "Softplus", "Tanh", "TransformerEncoderLayer",
-           "functional"]
+__all__ = [
+    "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GELU", "GPT", "LayerNorm", "Linear",
+    "MLP", "MSELoss", "Module", "ModuleList", "MultiheadAttention", "Parameter", "Perceptron", "PositionalEncoding",
+    "ReLU", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh", "TransformerEncoderLayer", "functional",
+]

@@ -149,8 +149,8 @@ class PositionalEncoding(Module):
         x = F.arrays_of_values(x)
         tokens, (most, width) = x.shape[-2], self.pe.shape
         if x.shape[-1] != width or tokens > most:
-            raise ValueError(f"PositionalEncoding: input has {tokens} tokens of width {x.shape[-1]}, expected up to {most} "
-                             f"of width {width}")
+            raise ValueError(f"PositionalEncoding: input has {tokens} tokens of width {x.shape[-1]}, expected up to "
+                             f"{most} of width {width}")
         pe = self.pe[:tokens]
         return self.dropout(x + (Tensor(pe.astype(x.dtype)) if isinstance(x, Tensor) else pe.astype(float)))
 
@@ -197,8 +197,8 @@ class GPT(Module):
         if text.ndim != 2 or not text.shape[1]:
             raise ValueError(f"GPT.generate: expected a prompt of at least one token, got shape {text.shape}")
         if not temperature >= 0 or (top_k is not None and not 1 <= top_k <= self.vocab):
-            raise ValueError(f"GPT.generate: temperature is 0 or more and top_k 1 to {self.vocab}, got {temperature} and "
-                             f"{top_k}")
+            raise ValueError(f"GPT.generate: temperature is 0 or more and top_k 1 to {self.vocab}, got {temperature} "
+                             f"and {top_k}")
         rng = np.random.default_rng(seed) if seed is not None else Generator.stream
         training, cache = self.training, None
         self.eval()

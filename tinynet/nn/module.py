@@ -126,7 +126,7 @@ class Module:
 
     def requires_grad_(self, requires_grad=True):
         """Whether the parameters learn; frozen ones keep their values."""
-        for _, module, name, x in list(self.slots()):
+        for _, _, _, x in list(self.slots()):
             if isinstance(x, Tensor):
                 x.requires_grad = requires_grad
             else:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinynet import Tensor, manual_seed, tensor
+from tinynet import Tensor, manual_seed, nn, tensor
 from tinynet.data import (
     CharTokenizer,
     DataFrameDataset,
@@ -14,6 +14,7 @@ from tinynet.data import (
     Standardizer,
     TensorDataset,
     next_tokens,
+    next_tokens_of_each,
     one_hot,
     read_csv,
     train_test_split,
@@ -412,3 +413,40 @@ def test_windows_refuse():
         next_tokens([1.0, 2.0], 1)
     with refused("context is a whole number"):
         next_tokens([1, 2], 0)
+
+
+@given(st.lists(st.text("abc", max_size=5), min_size=1, max_size=6), st.integers(0, 3))
+def test_texts_apart_from_one_another(names, room):
+    tokenizer = CharTokenizer("\nabc")
+    context = 1 + max(map(len, names)) + room
+    data = next_tokens_of_each([tokenizer.encode(name) for name in names], context if room else None)
+    assert len(data) == len(names)
+    for name, (x, y) in zip(names, data):
+        assert x.shape == y.shape == (context,) and x.dtype == y.dtype == np.int64
+        assert tokenizer.decode(x) == f"\n{name}".ljust(context, "\n")
+        assert tokenizer.decode(y[:len(name) + 1]) == f"{name}\n" and (y[len(name) + 1:].data == -100).all()
+
+
+def test_texts_apart_refuse():
+    with refused("the longest text and its end take 4 tokens, context is 3"):
+        next_tokens_of_each([[1, 2, 3]], context=3)
+    with refused("context is a whole number"):
+        next_tokens_of_each([[1]], context=2.5)
+    with refused("text 1 is no row of whole numbers", TypeError):
+        next_tokens_of_each([[1], [0.5]])
+    with refused("text 0: expected numbers", TypeError):
+        next_tokens_of_each(["anna"])
+
+
+def test_text_that_was_padded_trains_as_if_it_were_alone():
+    """The loss of a batch of names is the mean over all their letters and ends, however far they were filled up."""
+    names, losses = [[1, 2, 1], [2]], []
+    logits = np.random.default_rng(0).normal(size=(2, 9, 3))
+    for context in (None, 9):
+        x, y = zip(*next_tokens_of_each(names, context))
+        width = len(y[0])
+        rows = tensor(logits[:, :width].reshape(-1, 3))
+        losses.append(nn.functional.cross_entropy(rows, np.concatenate([t.numpy() for t in y])).item())
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    terms = [p[0, 0, 1], p[0, 1, 2], p[0, 2, 1], p[0, 3, 0], p[1, 0, 2], p[1, 1, 0]]
+    assert losses == pytest.approx([-np.log(terms).mean()] * 2, rel=1e-12)

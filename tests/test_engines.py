@@ -17,6 +17,9 @@ CASES = {
     "three axes": (lambda: nn.Linear(2, 3), X[:4].reshape(2, 4, 2), None),
     "cross-entropy": (lambda: nn.MLP(4, [5, 3]), X, lambda y: nn.CrossEntropyLoss()(y, [0, 1, 2, 0, 1])),
     "cross-entropy sum": (lambda: nn.MLP(4, [5, 3]), X, lambda y: nn.CrossEntropyLoss("sum")(y, [0, 1, 2, 0, 1])),
+    **{f"cross-entropy, some ignored, {r}": (lambda: nn.MLP(4, [5, 3]), X, lambda y, r=r: (
+        nn.CrossEntropyLoss(r)(y, [0, -100, 2, -100, 1]) * np.arange(1.0, 6 if r == "none" else 2)).sum())
+       for r in ("mean", "sum", "none")},
     "cross-entropy one": (lambda: nn.Linear(4, 3), X[0], lambda y: nn.CrossEntropyLoss()(y, 2)),
     **{f"mse {r}": (lambda: nn.Linear(4, 2), X, lambda y, r=r: nn.MSELoss(r)(y, T)) for r in ("mean", "sum")},
     **{f"bce {r}": (lambda: nn.Linear(4, 2), X, lambda y, r=r: nn.BCEWithLogitsLoss(r)(y, T)) for r in ("mean", "sum")},

@@ -498,22 +498,28 @@ def test_cross_entropy(dtype, parts):
         m, n = shape
         x, targets = 3 * normal(m, n, dtype=dtype), rng.integers(0, n, m)
         p = softmax(*doubles(x))
-        terms = -np.log(p[np.arange(m), targets])
-        for size, factor in reductions(m):
-            loss, kept, g, dx = np.empty(size, dtype), np.empty_like(x), normal(size, dtype=dtype), np.empty_like(x)
-            call(losses.cross_entropy, parts, loss, kept, x, targets, factor)
-            same(loss, terms if size > 1 else [terms.sum() * factor], 4)
-            call(losses.cross_entropy_backward, parts, dx, g, kept, targets, factor)
-            same(dx, g.astype(float).reshape(-1, 1) * factor * (p - np.eye(n)[targets]), 4)
+        for ignored in {-100, targets[0]}:
+            counts = (targets != ignored).astype(float)
+            terms = -np.log(p[np.arange(m), targets]) * counts
+            for size, mean in ((1, True), (1, False), (m, False)):
+                if mean and not counts.any():
+                    continue
+                factor = 1 / counts.sum() if mean else 1
+                loss, kept, g, dx = np.empty(size, dtype), np.empty_like(x), normal(size, dtype=dtype), np.empty_like(x)
+                call(losses.cross_entropy, parts, loss, kept, x, targets, ignored, mean)
+                same(loss, terms if size > 1 else [terms.sum() * factor], 4)
+                call(losses.cross_entropy_backward, parts, dx, g, kept, targets, ignored, mean)
+                wanted = g.astype(float).reshape(-1, 1) * factor * (p - np.eye(n)[targets]) * counts[:, None]
+                same(dx, wanted, 4)
 
 
 def test_cross_entropy_of_huge_logits_and_of_wrong_targets():
     x = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32)
     loss, p = np.empty(2, np.float32), np.empty_like(x)
-    run(losses.cross_entropy, loss, p, x, np.array([0, 0]), 1.0)
+    run(losses.cross_entropy, loss, p, x, np.array([0, 0]), -100, False)
     assert loss.tolist() == [0, 2e4]
     for wrong in (-1, 2):
-        run(losses.cross_entropy, loss, p, x, np.array([0, wrong]), 1.0)
+        run(losses.cross_entropy, loss, p, x, np.array([0, wrong]), -100, False)
         assert loss[0] == 0 and np.isnan(loss[1])
 
 

@@ -1,12 +1,13 @@
 """Capture: eager and replayed steps give identical numbers, and what a replay could not repeat is refused."""
 
+import contextlib
 import threading
 
 import numpy as np
 import pytest
 
 import tinynet
-from tinynet import Tensor, capture, nn, optim, randint, randn
+from tinynet import Tensor, capture, nn, optim, randint, randn, textbook
 
 
 class Net(nn.Module):
@@ -140,6 +141,17 @@ def test_wrong_labels_are_found_in_replays_too():
     run(randn(3, 4), Tensor(np.array([0, 1, 2])))
     with pytest.raises(IndexError, match="target 4 is outside 0 … 3"):
         run(randn(3, 4), Tensor(np.array([0, 4, 2])))
+
+
+@pytest.mark.parametrize("switch", [contextlib.nullcontext, textbook])
+def test_replays_count_anew_what_is_ignored(switch):
+    run = capture(lambda x, y: nn.functional.cross_entropy(x, y))
+    x = randn(3, 4)
+    with switch():
+        for targets in ([0, -100, 2], [0, 1, 2], [-100, 3, -100]):
+            kept = [i for i, t in enumerate(targets) if t >= 0]
+            wanted = nn.functional.cross_entropy(Tensor(x.data[kept]), [targets[i] for i in kept])
+            assert run(x, Tensor(np.array(targets))).item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
 def test_threads_have_plans_of_their_own():

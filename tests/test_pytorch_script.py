@@ -196,3 +196,18 @@ def test_losses_and_gradients_agree_with_pytorch():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     for p, q in zip(ours.parameters(), theirs.parameters()):
         assert np.allclose(p.grad, q.grad.numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_targets_that_pytorch_ignores(reduction):
+    torch = pytest.importorskip("torch")
+    logits, g = np.random.default_rng(0).normal(size=(6, 4)), np.arange(1.0, 7)
+    for target, ignored in (([0, -100, 3, 1, -100, 2], -100), ([2, 0, 2, 1, 0, 2], 2), ([-100] * 6, -100)):
+        a, b = tinynet.tensor(logits).requires_grad_(), torch.tensor(logits, requires_grad=True)
+        ours = nn.CrossEntropyLoss(reduction=reduction, ignore_index=ignored)(a, tinynet.tensor(target))
+        theirs = torch.nn.CrossEntropyLoss(reduction=reduction, ignore_index=ignored)(b, torch.tensor(target))
+        np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-12)
+        g = g if reduction == "none" else np.array(2.0)
+        ours.backward(g)
+        theirs.backward(torch.tensor(g))
+        np.testing.assert_allclose(a.grad, b.grad.numpy(), rtol=1e-12, atol=1e-15)

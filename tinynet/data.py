@@ -180,6 +180,41 @@ def next_tokens(tokens, context):
     return Windows(windows)
 
 
+IGNORED = -100  # a target that does not count, PyTorch's `ignore_index`
+
+
+def next_tokens_of_each(texts, context=None, end=0):
+    """Texts apart from one another, such as names, for a model of the next token; `texts` are rows of tokens.
+
+    Sample i is (end, t₀, …, tₙ) and (t₀, …, tₙ, end) for text i: a text begins after the end of the one before. All are
+    filled up to `context` tokens (the longest text and its end, where that is not given), the inputs with `end` and the
+    targets with -100, which `cross_entropy` leaves out.
+
+    >>> names = ["ab", "c"]
+    >>> tokenizer = CharTokenizer(["\\n", *names])                       # the line's end is token 0
+    >>> data = next_tokens_of_each([tokenizer.encode(name) for name in names])
+    >>> [part.tolist() for part in data[1]]
+    [[0, 3, 0], [3, 0, -100]]
+    """
+    texts = [as_samples(f"next_tokens_of_each: text {i}", text) if len(text) else np.zeros(0, np.int64)
+             for i, text in enumerate(texts)]
+    longest = 1 + max(map(len, texts), default=0)
+    context = longest if context is None else context
+    if not isinstance(context, int) or context < 1:
+        raise ValueError(f"next_tokens_of_each: context is a whole number from 1 on, got {context!r}")
+    if context < longest:
+        raise ValueError(f"next_tokens_of_each: the longest text and its end take {longest} tokens, context is "
+                         f"{context}")
+    inputs, targets = np.full((len(texts), context), end), np.full((len(texts), context), IGNORED)
+    for i, text in enumerate(texts):
+        if text.ndim != 1 or text.dtype.kind != "i":
+            raise TypeError(f"next_tokens_of_each: text {i} is no row of whole numbers but has shape {text.shape}, "
+                            f"{text.dtype}; encode it first")
+        inputs[i, 1:1 + len(text)] = targets[i, :len(text)] = text
+        targets[i, len(text)] = end
+    return TensorDataset(inputs, targets)
+
+
 class Windows(Dataset):
     """Rows of tokens, each split into all but the last and all but the first."""
 

@@ -438,33 +438,44 @@ class CrossEntropy(Op):
 
     name = "cross_entropy"
 
-    def setup(self, logits, target, reduction="mean"):
-        self.target, self.reduction = target, reduction
+    def setup(self, logits, target, reduction="mean", ignore_index=-100):
+        self.target, self.reduction, self.ignored = target, reduction, ignore_index
         return (logits,)
 
     def forward(self, x):
-        self.factor = 1.0 / len(x) if self.reduction == "mean" else 1.0
         self.probabilities = empty_array(x.shape, x.dtype)
         y = empty_array(len(x) if self.reduction == "none" else (), x.dtype)
-        run(kernels.losses.cross_entropy, y.reshape(-1), self.probabilities, contiguous(x), self.target, self.factor)
+        run(kernels.losses.cross_entropy, y.reshape(-1), self.probabilities, contiguous(x), self.target, self.ignored,
+            self.reduction == "mean")
         return y
 
     def backward(self, g, y, x):
         dx = empty_array(x.shape, x.dtype)
         run(kernels.losses.cross_entropy_backward, dx, contiguous(g).reshape(-1), self.probabilities, self.target,
-            self.factor)
+            self.ignored, self.reduction == "mean")
         return (dx,)
 
 
 @fused_by(CrossEntropy)
-def negative_log_likelihood(logits, target, reduction="mean"):
-    return reduced(-log_softmax(logits, 1)[np.arange(len(target)), target], reduction)
+def negative_log_likelihood(logits, target, reduction="mean", ignore_index=-100):
+    counts, chosen = empty_array(target.shape, bool), empty_array(target.shape, np.int64)
+    run(np.not_equal, target, ignore_index, counts)
+    run(np.multiply, target, counts, chosen)
+    losses = -log_softmax(logits, 1)[np.arange(len(target)), chosen]
+    if mode.plan is None and counts.all():
+        return reduced(losses, reduction)
+    weights = empty_array(target.shape, float if losses.dtype == object else losses.dtype)
+    run(np.copyto, weights, counts)
+    weights = Tensor(weights) if isinstance(losses, Tensor) else weights
+    losses = losses * weights
+    return losses.sum() / weights.sum() if reduction == "mean" else reduced(losses, reduction)
 
 
-def cross_entropy(input, target, reduction="mean"):
+def cross_entropy(input, target, reduction="mean", ignore_index=-100):
     """-log softmax(input)[target], averaged over the batch: input (n, classes) logits, target (n) class indices.
 
-    A single example, input (classes) and target (), gives its loss.
+    A single example, input (classes) and target (), gives its loss. Where the target is `ignore_index` there is no
+    loss, and the mean is that of the others: so texts of different lengths share a batch.
 
     >>> from tinynet import tensor
     >>> round(cross_entropy(tensor([[0.0, 0.0]]), [1]).item(), 4)     # log 2
@@ -483,12 +494,16 @@ def cross_entropy(input, target, reduction="mean"):
                          f"{target.shape}")
     if reduction == "mean" and not len(target):
         raise ValueError("cross_entropy: the batch is empty, there is nothing to average")
-    run(in_range, target, input.shape[1], "cross_entropy: target")
+    run(check_targets, target, input.shape[1], ignore_index)
     if target.dtype != np.int64:
         whole = empty_array(target.shape, np.int64)
         run(np.copyto, whole, target)
         target = whole
-    return negative_log_likelihood(input, target, reduction)
+    return negative_log_likelihood(input, target, reduction, ignore_index)
+
+
+def check_targets(target, classes, ignore_index):
+    in_range(target[target != ignore_index], classes, "cross_entropy: target")
 
 
 class BCEWithLogits(Loss):

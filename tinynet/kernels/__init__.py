@@ -29,7 +29,7 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
     recurrent     rnn(h, z, h0, weight)    rnn_backward(dz, dh0, g, h, weight)
                   lstm(h, c, gates, h0, c0, weight)   lstm_backward(dgates, dh0, dc0, g, gh, gc, h…, …)
                   gru(h, gates, n, …)                 see the file
-    losses        cross_entropy(loss, p, logits, targets, factor)   …_backward(dlogits, g, p, targets, factor)
+    losses        cross_entropy(loss, p, logits, targets, ignored, mean)    …_backward(dlogits, g, p, targets, …)
                   mse(loss, y, target, factor)                      …_backward(dy, g, y, target, factor)
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)
     updates       the optimisers' formulas on plain numbers (no Numba): sgd_update, adam_update, …

@@ -1,5 +1,5 @@
 """Kernels of losses. `loss` has one element for a sum or a mean (its terms are multiplied by `factor`: 1 for a sum,
-1/rows or 1/elements for a mean), or one for each term (`factor` 1). The gradient g has the shape of the loss."""
+1/elements for a mean), or one for each term (`factor` 1). The gradient g has the shape of the loss."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from .rows import minus, shifted_exponentials
 
 
 @jit
-def cross_entropy_rows(losses, p, logits, targets):
+def cross_entropy_rows(losses, p, logits, targets, ignored):
     """Fills p and the losses (where there is one for each row), and returns their sum."""
     summed = 0.0
     n = logits.shape[1]
@@ -20,18 +20,30 @@ def cross_entropy_rows(losses, p, logits, targets):
         for j in range(n):
             out[j] *= inverse
         k = targets[i]
-        term = -minus(logits[i, k], m, log_of(s)) if 0 <= k < n else s * np.nan
+        term = s * 0 if k == ignored else -minus(logits[i, k], m, log_of(s)) if 0 <= k < n else s * np.nan
         summed += term
         if losses.size:
             losses[i] = term
     return summed
 
 
-@kernel(measure=1, grain=8192)
-def cross_entropy(loss, p, logits, targets, factor, parts):
-    """loss = factor Σᵢ -log pᵢ[targets[i]] with p = softmax(logits), kept for the backward pass.
+@jit
+def weight(targets, ignored, mean):
+    """What each row counts: 1, or for a mean one over the number of rows that are not ignored."""
+    if not mean:
+        return 1.0
+    kept = 0
+    for i in range(targets.size):
+        kept += targets[i] != ignored
+    return 1.0 / kept
 
-    logits (rows, n), targets (rows,) integers in [0, n); a target outside makes the loss NaN.
+
+@kernel(measure=1, grain=8192)
+def cross_entropy(loss, p, logits, targets, ignored, mean, parts):
+    """loss = Σᵢ -log pᵢ[targets[i]], over the rows for a mean, with p = softmax(logits), kept for the backward pass.
+
+    logits (rows, n), targets (rows,) integers in [0, n), or `ignored` in rows that do not count; any other target makes
+    the loss NaN.
     """
     rows = targets.size
     each = loss.size == rows and rows > 1
@@ -40,32 +52,34 @@ def cross_entropy(loss, p, logits, targets, factor, parts):
         for part in prange(parts):
             lo, hi = span(rows, part, parts)
             sums[part] = cross_entropy_rows(loss[lo:hi] if each else loss[0:0], p[lo:hi], logits[lo:hi],
-                                            targets[lo:hi])
+                                            targets[lo:hi], ignored)
     if not each and loss.size:
-        loss[0] = sums.sum() * factor
+        loss[0] = sums.sum() * weight(targets, ignored, mean)
 
 
 @jit
-def cross_entropy_backward_rows(dlogits, g, p, targets, factor):
+def cross_entropy_backward_rows(dlogits, g, p, targets, ignored, factor):
     for i in range(targets.size):
+        out, q, k = dlogits[i], p[i], targets[i]
+        if k == ignored:
+            out[:] = 0
+            continue
         share = (g[i] if g.size > 1 else g[0]) * factor
-        out, q = dlogits[i], p[i]
         for j in range(q.size):
             out[j] = q[j] * share
-        k = targets[i]
         if 0 <= k < q.size:
             out[k] -= share
 
 
 @kernel
-def cross_entropy_backward(dlogits, g, p, targets, factor, parts):
-    """dlogits[i, j] = g factor (p[i, j] - [j = targets[i]])"""
+def cross_entropy_backward(dlogits, g, p, targets, ignored, mean, parts):
+    """dlogits[i, j] = g (p[i, j] - [j = targets[i]]), over the rows for a mean; 0 in the rows that are ignored."""
     rows = targets.size
+    factor = p.dtype.type(weight(targets, ignored, mean))
     each = g.size == rows and rows > 1
     for part in prange(parts):
         lo, hi = span(rows, part, parts)
-        cross_entropy_backward_rows(dlogits[lo:hi], g[lo:hi] if each else g, p[lo:hi], targets[lo:hi],
-                                    p.dtype.type(factor))
+        cross_entropy_backward_rows(dlogits[lo:hi], g[lo:hi] if each else g, p[lo:hi], targets[lo:hi], ignored, factor)
 
 
 @jit

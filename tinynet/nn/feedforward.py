@@ -204,8 +204,12 @@ class MSELoss(Loss):
 class CrossEntropyLoss(Loss):
     """Cross-entropy of logits (n, classes) and class indices (n): functional.cross_entropy."""
 
+    def __init__(self, reduction="mean", ignore_index=-100):
+        super().__init__(reduction)
+        self.ignore_index = ignore_index
+
     def forward(self, input, target):
-        return F.cross_entropy(input, target, self.reduction)
+        return F.cross_entropy(input, target, self.reduction, self.ignore_index)
 
 
 class BCEWithLogitsLoss(Loss):

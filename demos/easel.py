@@ -48,3 +48,16 @@ def region(axes, score, X, y, steps=60):
         axes.scatter(*X[y == label].T, c=colour, marker=marker, edgecolors="white", linewidths=0.6, s=36, zorder=3)
     axes.grid(False)
     axes.set(xlabel="$x_0$", ylabel="$x_1$")
+
+
+def heat(axes, weights, rows, columns, title="", numbers=True, largest=1.0):
+    """Weights from 0 (white) to `largest` (blue) as squares: one row for each token that looks, one column for each
+    that is looked at."""
+    axes.imshow(weights, cmap=LinearSegmentedColormap.from_list("white to blue", ["#ffffff", BLUE]), vmin=0,
+                vmax=largest)
+    axes.set(title=title, xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)), yticklabels=rows)
+    axes.grid(False)
+    if numbers:
+        for i, row in enumerate(weights):
+            for j, w in enumerate(row):
+                axes.text(j, i, f"{w:.2f}", ha="center", va="center", color="white" if w > 0.55 * largest else "black")

@@ -7,6 +7,7 @@ import tinynet
 from tinynet import Tensor, Value, nn, textbook
 
 X = np.random.default_rng(0).normal(size=(5, 4))
+IMAGES = np.random.default_rng(2).normal(size=(2, 2, 4, 5))
 T = np.random.default_rng(1).random(size=(5, 2))
 
 CASES = {
@@ -34,6 +35,9 @@ CASES = {
     "activations": (lambda: nn.Sequential(nn.Linear(4, 3), nn.GELU("tanh"), nn.ReLU(), nn.Sigmoid(), nn.Tanh(),
                                            nn.GELU(),
                                           nn.Softplus()), X, None),
+    "convolution": (lambda: nn.Conv2d(2, 3, (2, 3), stride=(1, 2), padding=(0, 1)), IMAGES, None),
+    "batch norm": (lambda: nn.BatchNorm2d(2), IMAGES, None),
+    "pooling": (lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.MaxPool2d(2, 1), nn.AvgPool2d((1, 2))), IMAGES, None),
     "flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), X.reshape(5, 2, 2), None),
 }
 
@@ -47,11 +51,12 @@ def outcome(model, x, loss, engine):
     y = model(x)
     total = loss(y) if loss else (y * y).sum()
     total.backward()
-    grads = [0.0 if p.grad is None else p.grad for p in model.parameters()]
+    gradient = lambda v: 0.0 if v.grad is None else v.grad
+    grads = [gradient(p) for p in model.parameters()]
     dx = None
     if engine == "scalar":
         y = np.vectorize(float, otypes=[float])(y)
-        dx = np.vectorize(lambda v: v.grad, otypes=[float])(x) if x.dtype == object else None
+        dx = np.vectorize(gradient, otypes=[float])(x) if x.dtype == object else None
     else:
         y, dx = y.detach().numpy(), x.grad if isinstance(x, Tensor) else None
     return y, float(total), np.concatenate([np.ravel(g) for g in grads] or [np.zeros(0)]), dx

@@ -729,3 +729,348 @@ def split_heads(x, heads):
 def merge_heads(x):
     """(batch, heads, tokens, d) as (batch, tokens, heads · d)."""
     return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3])
+
+
+# ------------------------------------------------------------------------------------------- convolution and pooling
+
+def pair(name, what, x, least):
+    """A setting of height and width: a whole number for both, or a tuple of two."""
+    both = tuple(x) if isinstance(x, (tuple, list)) else (x, x)
+    if len(both) != 2 or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= least
+                                 for n in both):
+        raise ValueError(f"{name}: {what} is a whole number from {least} on, or a tuple of two, got {x!r}")
+    return tuple(map(int, both))
+
+
+def images(name, x):
+    """x as (batch, channels, height, width); a single image is a batch of one."""
+    if x.ndim not in (3, 4):
+        raise ValueError(f"{name}: expected images (batch, channels, height, width), got shape {tuple(x.shape)}")
+    return x if x.ndim == 4 else x.reshape(1, *x.shape)
+
+
+def windows_fit(name, x, kernel, stride, padding):
+    """How many windows there are, (rows, columns); ValueError where there is none."""
+    counts = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], kernel, stride, padding))
+    if min(counts) < 1:
+        padded = f", padded by {padding[0]} × {padding[1]} on each side" if any(padding) else ""
+        raise ValueError(f"{name}: a window of {kernel[0]} × {kernel[1]} does not fit into images of "
+                         f"{x.shape[2]} × {x.shape[3]}{padded}")
+    return counts
+
+
+class Windows(Op):
+    """All windows of the padded images; each element's gradient goes back to the pixel that it came from."""
+
+    name = "windows"
+
+    def __init__(self, kernel, stride, padding, fill):
+        self.kernel, self.stride, self.padding, self.fill = kernel, stride, padding, fill
+
+    def padded(self, x, fill):
+        """(images with a margin, the part of them that is x)"""
+        (top, left), (h, w) = self.padding, x.shape[2:]
+        array = filled((*x.shape[:2], h + 2 * top, w + 2 * left), x.dtype, fill)
+        return array, array[:, :, top:top + h, left:left + w]
+
+    def forward(self, x):
+        array, inside = self.padded(x, self.fill)
+        run(np.copyto, inside, x)
+        return sliding(array, self.kernel, self.stride)
+
+    def backward(self, g, y, x):
+        array, inside = self.padded(x, 0.0)
+        back = sliding(array, self.kernel, self.stride, writeable=True)
+        for place in np.ndindex(self.kernel):  # windows overlap, the elements at one place of all windows do not
+            run(np.add, back[..., *place], g[..., *place], back[..., *place])
+        return (inside,)
+
+
+def sliding(array, kernel, stride, writeable=False):
+    view = np.lib.stride_tricks.sliding_window_view(array, kernel, (2, 3), writeable=writeable)
+    return view[:, :, ::stride[0], ::stride[1]]
+
+
+def windows(x, kernel, stride, padding, fill=0.0):
+    """All windows of the padded images x (batch, channels, h, w): (batch, channels, rows, columns, kh, kw)."""
+    if isinstance(x, Tensor):
+        return Windows(kernel, stride, padding, fill)(x)
+    margin = ((0, 0), (0, 0), *((p, p) for p in padding))
+    return sliding(np.pad(x, margin, constant_values=fill), kernel, stride)
+
+
+class Einsum(Op):
+    """Two operands: the gradient of one is the einsum of g with the other, the letters exchanged likewise."""
+
+    name = "einsum"
+
+    def __init__(self, letters):
+        self.first, self.second, self.result = letters.replace("->", ",").split(",")
+
+    def forward(self, a, b):
+        return self.product(self.first, a, self.second, b, self.result)
+
+    def backward(self, g, y, a, b):
+        return (self.product(self.result, g, self.second, b, self.first),
+                self.product(self.result, g, self.first, a, self.second))
+
+    def product(self, first, a, second, b, result):
+        sizes = dict(zip(first + second, a.shape + b.shape))
+        y = empty_array(tuple(sizes[letter] for letter in result), a.dtype)
+        run(into_einsum, y, f"{first},{second}->{result}", a, b)
+        return y
+
+
+def into_einsum(out, letters, a, b):
+    np.einsum(letters, a, b, out=out)
+
+
+def einsum(letters, a, b):
+    """Σ of the products over the letters that the result lacks: einsum("ij,jk->ik", a, b) is a @ b."""
+    return Einsum(letters)(a, b) if isinstance(a, Tensor) else np.einsum(letters, a, b)
+
+
+class Conv2d(Op):
+    """With columns the windows of x: y = W columns, ∂W = g columnsᵀ, ∂columns = Wᵀ g, each back to its pixel."""
+
+    name = "conv2d"
+
+    def setup(self, x, weight, bias, stride, padding):
+        self.settings = (*stride, *padding)
+        self.shape = windows_fit(self.name, x, weight.shape[2:], stride, padding)
+        return (x, weight) if bias is None else (x, weight, bias)
+
+    def forward(self, x, w, b=None):
+        y = empty_array((len(x), len(w), *self.shape), x.dtype)
+        b = filled(len(w), w.dtype, 0.0) if b is None else b
+        run(kernels.convolution.conv2d, y, contiguous(x), contiguous(w), contiguous(b), *self.settings)
+        return y
+
+    def backward(self, g, y, x, w, b=None):
+        dx = empty_array(x.shape if self.needs[0] else (0,) * 4, x.dtype)
+        dw, db = empty_array(w.shape, w.dtype), empty_array(len(w), w.dtype)
+        run(kernels.convolution.conv2d_backward, dx, dw, db, contiguous(g), contiguous(x), contiguous(w),
+            *self.settings)
+        return dx if self.needs[0] else None, dw, db
+
+
+@fused_by(Conv2d)
+def convolve(x, weight, bias, stride, padding):
+    y = einsum("ncrsij,ocij->nors", windows(x, weight.shape[2:], stride, padding), weight)
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0):
+    """y[n, o, r, s] = bias[o] + Σ_cij weight[o, c, i, j] x[n, c, r · stride + i, s · stride + j], x padded by zeros.
+
+    input (batch, channels, h, w) or (channels, h, w), weight (outputs, channels, kh, kw), bias (outputs); stride and
+    padding are whole numbers or (height, width). (LeCun et al., 1989; strictly a correlation: nothing is mirrored.)
+
+    >>> from tinynet import ones
+    >>> conv2d(ones(1, 1, 3, 3), ones(1, 1, 2, 2)).tolist()
+    [[[[4.0, 4.0], [4.0, 4.0]]]]
+    """
+    name = "conv2d"
+    stride, padding = pair(name, "stride", stride, 1), pair(name, "padding", padding, 0)
+    weight = arrays_of_values(weight)
+    x = beside(input, weight)
+    if weight.ndim != 4 or not weight.shape[2] or not weight.shape[3]:
+        raise ValueError(f"{name}: expected weight (outputs, channels, kh, kw), got shape {tuple(weight.shape)}")
+    batch = images(name, x)
+    if batch.shape[1] != weight.shape[1]:
+        raise ValueError(f"{name}: the images {tuple(x.shape)} have {batch.shape[1]} channels, the weight "
+                         f"{tuple(weight.shape)} expects {weight.shape[1]}")
+    if bias is not None:
+        bias = beside(bias, weight, "bias")
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"{name}: bias has shape {tuple(bias.shape)}, expected {tuple(weight.shape[:1])}")
+    windows_fit(name, batch, weight.shape[2:], stride, padding)
+    y = convolve(batch, weight, bias, stride, padding)
+    return y if x.ndim == 4 else y[0]
+
+
+class MaxPool2d(Op):
+    """The largest number of each window (the first of several), to which the window's gradient goes."""
+
+    name = "max_pool2d"
+
+    def setup(self, x, kernel, stride, padding):
+        self.settings = (*kernel, *stride, *padding)
+        self.shape = windows_fit(self.name, x, kernel, stride, padding)
+        return (x,)
+
+    def forward(self, x):
+        y = empty_array((*x.shape[:2], *self.shape), x.dtype)
+        self.where = empty_array(y.shape, np.int32)
+        run(kernels.convolution.max_pool2d, y, self.where, contiguous(x), *self.settings)
+        return y
+
+    def backward(self, g, y, x):
+        dx = empty_array(x.shape, x.dtype)
+        run(kernels.convolution.max_pool2d_backward, dx, contiguous(g), self.where)
+        return (dx,)
+
+
+@fused_by(MaxPool2d)
+def largest_of_windows(x, kernel, stride, padding):
+    y = windows(x, kernel, stride, padding, -math.inf)
+    return y.reshape(*y.shape[:4], math.prod(kernel)).max(-1)
+
+
+class AvgPool2d(MaxPool2d):
+    """The mean of each window, of which each number has the same share."""
+
+    name = "avg_pool2d"
+
+    def forward(self, x):
+        y = empty_array((*x.shape[:2], *self.shape), x.dtype)
+        run(kernels.convolution.avg_pool2d, y, contiguous(x), *self.settings)
+        return y
+
+    def backward(self, g, y, x):
+        dx = empty_array(x.shape, x.dtype)
+        run(kernels.convolution.avg_pool2d_backward, dx, contiguous(g), *self.settings)
+        return (dx,)
+
+
+@fused_by(AvgPool2d)
+def mean_of_windows(x, kernel, stride, padding):
+    return windows(x, kernel, stride, padding).mean((-2, -1))
+
+
+def pooled(name, pooling, input, kernel_size, stride, padding):
+    kernel, padding = pair(name, "kernel_size", kernel_size, 1), pair(name, "padding", padding, 0)
+    stride = kernel if stride is None else pair(name, "stride", stride, 1)
+    if any(2 * p > k for p, k in zip(padding, kernel)):
+        raise ValueError(f"{name}: padding is at most half of the window, got {padding} for a window of {kernel}")
+    x = arrays_of_values(input)
+    if isinstance(x, Tensor) and x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
+    batch = images(name, x)
+    windows_fit(name, batch, kernel, stride, padding)
+    y = pooling(batch, kernel, stride, padding)
+    return y if x.ndim == 4 else y[0]
+
+
+def max_pool2d(input, kernel_size, stride=None, padding=0):
+    """The largest number of each window of `kernel_size`, window after window `stride` apart (None: side by side).
+
+    input (batch, channels, h, w) or (channels, h, w); the padding counts as -∞.
+
+    >>> from tinynet import tensor
+    >>> max_pool2d(tensor([[[1.0, 2.0], [3.0, 4.0]]]), 2).tolist()
+    [[[4.0]]]
+    """
+    return pooled("max_pool2d", largest_of_windows, input, kernel_size, stride, padding)
+
+
+def avg_pool2d(input, kernel_size, stride=None, padding=0):
+    """The mean of each window, as max_pool2d; the padding counts as zeros."""
+    return pooled("avg_pool2d", mean_of_windows, input, kernel_size, stride, padding)
+
+
+class BatchNorm(Op):
+    """x̂ = (x - mean) / √(variance + eps), y = w x̂ + b. ∂w = Σ g x̂, ∂b = Σ g, the sums over all but the channels;
+    ∂x = w / √(variance + eps) · (g - mean(g) - x̂ mean(g x̂)), or without the means where the moments are constants."""
+
+    name = "batch_norm"
+
+    def setup(self, x, weight, bias, moments, constant, eps):
+        self.moments, self.constant, self.eps = moments, constant, eps
+        return (x, weight, bias)
+
+    def forward(self, x, w, b):
+        y, self.x = empty_array(x.shape, x.dtype), channel_rows(x)
+        run(kernels.convolution.batch_norm, channel_rows(y), self.x, *self.moments, w, b, self.eps)
+        return y
+
+    def backward(self, g, y, x, w, b):
+        dx, dw, db = (empty_array(a.shape, a.dtype) for a in (x, w, b))
+        run(kernels.convolution.batch_norm_backward, channel_rows(dx), dw, db, channel_rows(g), self.x, *self.moments,
+            w, self.eps, not self.constant)
+        return dx, dw, db
+
+
+def channel_rows(x):
+    """(batch, channels, pixels)"""
+    return contiguous(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+@fused_by(BatchNorm)
+def normalise_channels(x, weight, bias, moments, constant, eps):
+    mean, variance = channel_moments(x) if not constant else (column(m, x) for m in moments)
+    return (x - mean) / np.sqrt(variance + eps) * column(weight, x) + column(bias, x)
+
+
+def channel_moments(x):
+    """The mean and the variance of each channel, (1, channels, 1, 1)."""
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, keepdims=True)
+    d = x - mean
+    return mean, (d * d).mean(axes, keepdims=True)
+
+
+def column(a, x):
+    """Numbers of the channels, (channels,), so that they broadcast with x."""
+    a = Tensor(a) if isinstance(a, np.ndarray) and isinstance(x, Tensor) else a
+    return a.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def plain_moments(x):
+    """The numbers of `channel_moments(x)`, (channels,) each, through which no gradient flows."""
+    if isinstance(x, Tensor):
+        mean, variance = (empty_array(x.shape[1], x.dtype) for _ in range(2))
+        run(kernels.convolution.channel_moments, mean, variance, channel_rows(x._data))
+        return mean, variance
+    return [m.reshape(-1) for m in channel_moments(numbers(x))]
+
+
+def remember(running, new, momentum, factor=1.0):
+    """running ← (1 - momentum) running + momentum · factor · new"""
+    running += (momentum * (factor * new - running)).astype(running.dtype)
+
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """(x - mean) / √(variance + eps) · weight + bias, each channel by itself (Ioffe and Szegedy, 2015).
+
+    input (batch, channels, …). In training mean and variance are those of the batch, and the NumPy arrays running_mean
+    and running_var move towards them by `momentum` (the variance divided by n - 1), also when a captured step is
+    replayed; they may be None. Otherwise the running ones are used.
+    """
+    name, x = "batch_norm", arrays_of_values(input)
+    if x.ndim < 2:
+        raise ValueError(f"{name}: expected (batch, channels, …), got shape {tuple(x.shape)}")
+    if isinstance(x, Tensor) and x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
+    channels, running = x.shape[1], (running_mean, running_var)
+    for what, a in zip(("running_mean", "running_var", "weight", "bias"), (*running, weight, bias)):
+        if a is not None and tuple(a.shape) != (channels,):
+            raise ValueError(f"{name}: {what} has shape {tuple(a.shape)}, the input {tuple(x.shape)} has {channels} "
+                             "channels")
+    if training:
+        n = math.prod(x.shape) // channels if channels else 0
+        if n < 2:
+            raise ValueError(f"{name}: training needs more than one number in each channel, got shape "
+                             f"{tuple(x.shape)}; call eval() where the model is used")
+        moments = plain_moments(x)
+        for old, new, factor in zip(running, moments, (1.0, n / (n - 1))):
+            if old is not None:
+                run(remember, old, new, momentum, factor)
+    elif running_mean is None or running_var is None:
+        raise ValueError(f"{name}: outside training running_mean and running_var are needed")
+    else:
+        moments = [in_dtype(m, x.dtype) if isinstance(x, Tensor) else m for m in running]
+    dtype = x.dtype if isinstance(x, Tensor) else float
+    weight, bias = (number * np.ones(channels, dtype) if w is None else w for w, number in ((weight, 1), (bias, 0)))
+    if isinstance(x, Tensor):
+        weight, bias = (w if isinstance(w, Tensor) else Tensor(w) for w in (weight, bias))
+    return normalise_channels(x, weight, bias, moments, not training, eps)
+
+
+def in_dtype(array, dtype):
+    """The array itself, or a copy of that dtype, which a replay copies again."""
+    if array.dtype == dtype:
+        return array
+    copy = empty_array(array.shape, dtype)
+    run(np.copyto, copy, array)
+    return copy

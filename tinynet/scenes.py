@@ -125,7 +125,7 @@ def extent(numbers):
     if not ends:
         return "empty"
     low, high = min(single(low) for low, _ in ends), max(single(high) for _, high in ends)
-    if any(math.isnan(low) for low, _ in ends):
+    if any(math.isnan(single(low)) for low, _ in ends):
         return "nan"
     return figure(low) if low == high else f"{figure(low)} … {figure(high)}"
 

@@ -2,6 +2,7 @@
 
 from .. import functional
 from .attention import GPT, MultiheadAttention, PositionalEncoding, TransformerEncoderLayer
+from .convolution import AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d
 from .feedforward import (
     GELU,
     MLP,
@@ -23,7 +24,8 @@ from .feedforward import (
 from .module import Module, ModuleList, Parameter, Sequential
 
 __all__ = [
-    "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GELU", "GPT", "LayerNorm", "Linear",
-    "MLP", "MSELoss", "Module", "ModuleList", "MultiheadAttention", "Parameter", "Perceptron", "PositionalEncoding",
-    "ReLU", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh", "TransformerEncoderLayer", "functional",
+    "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm2d", "Conv2d", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten",
+    "GELU", "GPT", "LayerNorm", "Linear", "MLP", "MSELoss", "MaxPool2d", "Module", "ModuleList", "MultiheadAttention",
+    "Parameter", "Perceptron", "PositionalEncoding", "ReLU", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh",
+    "TransformerEncoderLayer", "functional",
 ]

@@ -172,6 +172,9 @@ class Module:
             if dtype not in FLOATS:
                 raise TypeError(f"to: parameters are float32 or float64, got {dtype}")
             self.convert(lambda x, path: cast(x, dtype))
+            for _, module, name, x in list(self.slots(buffers=True)):
+                if x.dtype in FLOATS:
+                    setattr(module, name, x.astype(dtype))
         return self
 
     def convert(self, change):

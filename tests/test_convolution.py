@@ -1,5 +1,6 @@
 """Convolution, pooling and batch norm: definition = kernel = scalar engine = PyTorch, and captured = eager."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -149,14 +150,29 @@ def test_the_functions_equal_pytorchs_on_batches_and_on_one_image(stride, paddin
 
 
 def test_the_first_of_several_largest_numbers_receives_the_gradient():
-    x = np.zeros((1, 1, 4, 4))
-    wanted = np.zeros((4, 4))
+    x, wanted = np.zeros((1, 1, 4, 4)), np.zeros((4, 4))
     wanted[::2, ::2] = 1
-    tensor, values = Tensor(x, requires_grad=True), np.vectorize(Value, otypes=[object])(x)
-    F.max_pool2d(tensor, 2).sum().backward()
+    for switch in (tinynet.textbook(), contextlib.nullcontext()):
+        tensor = Tensor(x, requires_grad=True)
+        with switch:
+            F.max_pool2d(tensor, 2).sum().backward()
+        assert np.array_equal(tensor.grad[0, 0], wanted)
+    values = np.vectorize(Value, otypes=[object])(x)  # here they share it
     F.max_pool2d(values, 2).sum().backward()
-    assert np.array_equal(tensor.grad[0, 0], wanted)
-    assert np.array_equal(np.vectorize(lambda v: v.grad or 0.0)(values)[0, 0], wanted)
+    shares = np.vectorize(lambda v: v.grad)(values)
+    assert np.array_equal(F.avg_pool2d(Tensor(shares), 2).data * 4, np.ones((1, 1, 2, 2)))
+
+
+def test_a_drawn_network_is_a_program_that_chooses_the_largest_for_each_sample():
+    tinynet.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 2, padding=1), nn.BatchNorm2d(2).eval(), nn.MaxPool2d(2, 2, 1), nn.Flatten(),
+                          nn.Linear(8, 1)).to("scalar")
+    x = np.vectorize(Value, otypes=[object])(np.zeros((1, 1, 2, 2)))
+    program = tinynet.compile(model(x)[0, 0], inputs=x)
+    batch = rng.normal(size=(6, 1, 2, 2))
+    wanted = np.vectorize(float)(model(batch))[:, 0]
+    np.testing.assert_allclose(program(batch.reshape(6, 4)), wanted, rtol=1e-12)
+    assert len(np.unique(wanted)) == 6
 
 
 # ---------------------------------------------------------------------------------------------------------- training
@@ -256,6 +272,8 @@ def test_layers_are_written_as_in_pytorch():
 
 def test_first_weights_are_drawn_as_in_pytorch():
     torch = pytest.importorskip("torch")
+    tinynet.manual_seed(0)
+    torch.manual_seed(0)
     ours, theirs = nn.Conv2d(8, 50, (3, 5)), torch.nn.Conv2d(8, 50, (3, 5))
     bound = 1 / np.sqrt(8 * 15)
     for name, a in ours.state_dict().items():

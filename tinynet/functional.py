@@ -914,7 +914,14 @@ class MaxPool2d(Op):
 @fused_by(MaxPool2d)
 def largest_of_windows(x, kernel, stride, padding):
     y = windows(x, kernel, stride, padding, -math.inf)
-    return y.reshape(*y.shape[:4], math.prod(kernel)).max(-1)
+    y = y.reshape(*y.shape[:4], math.prod(kernel))
+    return y.max(-1) if isinstance(y, Tensor) else larger_value.reduce(y, -1)
+
+
+@functools.partial(np.frompyfunc, nin=2, nout=1)
+def larger_value(a, b):
+    """A node, not only the choice of one: a compiled graph chooses for each sample. Padding is a float, and lost."""
+    return b if isinstance(a, float) else a if isinstance(b, float) else a.max(b)
 
 
 class AvgPool2d(MaxPool2d):
@@ -955,7 +962,8 @@ def pooled(name, pooling, input, kernel_size, stride, padding):
 def max_pool2d(input, kernel_size, stride=None, padding=0):
     """The largest number of each window of `kernel_size`, window after window `stride` apart (None: side by side).
 
-    input (batch, channels, h, w) or (channels, h, w); the padding counts as -∞.
+    input (batch, channels, h, w) or (channels, h, w); the padding counts as -∞. Of equal numbers the first receives the
+    gradient; on Values they share it, as in `max`.
 
     >>> from tinynet import tensor
     >>> max_pool2d(tensor([[[1.0, 2.0], [3.0, 4.0]]]), 2).tolist()

@@ -137,9 +137,11 @@ class Tab:
         self.run(f"document.querySelector({json.dumps(selector)}).select()")
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, path, whole=True):
+    def screenshot(self, path):
+        """A picture of the whole page, also of what is below the window."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        image = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        size = self.send("Page.getLayoutMetrics")["cssContentSize"]
+        image = self.send("Page.captureScreenshot", captureBeyondViewport=True, clip={**size, "scale": 1})["data"]
         Path(path).write_bytes(base64.b64decode(image))
 
     def flaws(self):

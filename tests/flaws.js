@@ -21,6 +21,8 @@
   const channel = x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * channel(r / 255) + 0.7152 * channel(g / 255) + 0.0722 * channel(b / 255);
   const ground = e => {
+    const shape = e.closest("svg .node")?.querySelector("path, ellipse"); // text in a picture stands on its box
+    if (shape) return rgb(getComputedStyle(shape).fill);
     for (; e; e = e.parentElement) {
       const colour = rgb(getComputedStyle(e).backgroundColor);
       if ((colour[3] ?? 1) > 0.99) return colour;
@@ -30,8 +32,8 @@
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let text = walker.nextNode(); text; text = walker.nextNode()) {
     const e = text.parentElement;
-    if (!text.data.trim() || e.closest("svg, script, style, .hidden, :disabled, [aria-disabled=true]") || !seen(e)) continue;
-    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
+    if (!text.data.trim() || e.closest("title, desc, script, style, .hidden, :disabled, [aria-disabled=true]") || !seen(e)) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e)[e.closest("svg") ? "fill" : "color"])), light(ground(e))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) found.push(`${told(e)} has a contrast of ${ratio.toFixed(2)}`);
   }

@@ -535,6 +535,15 @@ def test_arrays_show_their_range_and_the_size_of_their_gradient_between_the_leav
     assert not any(key.startswith("grad") for key in fields(drawing, "x")) and h.grad is None
 
 
+def test_an_array_of_one_number_is_that_number():
+    tinynet = pytest.importorskip("tinynet.tensors")
+    for shape in ((), (1,), (1, 1)):
+        x = tinynet.tensor([-1.5], requires_grad=True, label="x").reshape(shape)
+        x.label = "one"
+        (x * x).sum().backward()
+        assert fields(draw((x * x).sum()), "one")["data"] == "−1.5"
+
+
 def test_gradients_of_another_moment_are_not_made_up():
     *_, loss = array_graph()
     assert fields(draw(loss), "h")["grad"] == "–"

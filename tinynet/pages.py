@@ -141,10 +141,12 @@ def role_of(node, root, parameters):
     return "output" if node is root else ""
 
 
-def board(order, name, roles, direction):
+def board(order, name, roles, told, marks, direction):
     """The graph as SVG whose boxes, operations and edges a script can find, by data-node, data-op and data-edge.
 
-    Every number has a box with room for its data and its gradient; the edge of operand number p of node n is "n.p".
+    Every number has a box with room for its data and its gradient: that of any number, or of the texts (data, grad)
+    that are `told` of each node. The edge of operand number p of node n is "n.p". `marks` are the mistakes as
+    {node: their numbers}.
     """
     number, boxes, arrows, keys = {node: i for i, node in enumerate(order)}, [], [], []
     for i, node in enumerate(order):
@@ -158,9 +160,12 @@ def board(order, name, roles, direction):
                 keys.append(f"{i}.{place}")
             arrows.append(scenes.Arrow(f"op{i}", f"n{i}", title=f"{node.op.name} gives {name[node]}", tone="none"))
             keys.append(f"{i}.out")
-        fields = [("", WIDE[:7])] if roles[node] == "constant" else [("data", WIDE), ("grad", WIDE)]
-        boxes.append(scenes.Box(f"n{i}", "number", "" if roles[node] == "constant" else name[node], roles[node], fields,
+        data, grad = told[i] if told else (WIDE, WIDE)
+        constant = roles[node] == "constant"
+        fields = [("", data[:7])] if constant else [("data", data), ("grad", grad or "–")]
+        boxes.append(scenes.Box(f"n{i}", "number", "" if constant else name[node], roles[node], fields,
                                 title=name[node]))
+        boxes[-1].badges = marks.get(node, [])
     scene = scenes.Scene([order[-1]], boxes, arrows, {})
     root = ElementTree.fromstring(pictures.finished(pictures.layout(pictures.dot_of(scene, direction), "svg"), scene))
     return ElementTree.tostring(addressed(root, keys, direction), encoding="unicode").replace("ns0:", "")
@@ -190,6 +195,7 @@ def addressed(root, keys, direction):
             if element.get(attribute) != "none":
                 element.attrib.pop(attribute, None)
     root.set("class", f"graph {direction}")
+    root.set("style", f"--natural: {root.get('width')}")
     return root
 
 
@@ -275,19 +281,26 @@ def walkthrough(root, title=None):
     steps = len([node for node in order if node.inputs])
     page = live_page(order, name, roles) if live else told_page(order, name, roles)
     title = title or f"How {name[root]} gets its gradients"
-    mistakes = "".join(f"<li>⚠ {escaped(sentence)}</li>" for _, sentence in words.mistakes(root))
+    told = [] if live else [(node["data"], node["grad"]) for node in page["nodes"]]
+    mistakes, marks = words.mistakes(root), {}
+    for i, (node, _) in enumerate(mistakes, 1):
+        marks.setdefault(node, []).append(i)
+    for node, said in zip(order, page["nodes"]):
+        said["mistakes"] = "".join(f", mistake {i}: {mistakes[i - 1][1]}" for i in marks.get(node, ()))
+    lines = "".join(f"<li>⚠ {i}  {escaped(sentence)}</li>" for i, (_, sentence) in enumerate(mistakes, 1))
+    boards = {side: board(order, name, roles, told, marks, way) for side, way in (("wide", "LR"), ("tall", "TB"))}
     return Page(title, asset(
         "walkthrough.html", title=escaped(title), style=style(), page=quoted(page), script=asset("walkthrough.js"),
-        rules=rules_script(rules), wide=board(order, name, roles, "LR"), tall=board(order, name, roles, "TB"),
-        summary=f"{counted(len(order), 'number')}, {counted(steps, 'operation')}.",
-        heading=escaped(words.BACKWARD.format(name[root])),
-        mistakes=f'<ul class="mistakes" aria-label="Mistakes">{mistakes}</ul>' if mistakes else "",
+        rules=rules_script(rules), **boards,
+        summary=f"{counted(len(order), 'number' if live else 'array')}, {counted(steps, 'operation')}.",
+        forward=words.FORWARD, backward=escaped(words.BACKWARD.format(name[root])),
+        mistakes=f'<ul class="mistakes" aria-label="Mistakes">{lines}</ul>' if mistakes else "",
         transcript=escaped("\n".join(explanation.sentences)),
         whatif=asset("whatif.html") if live else "", guess=GUESS if live else "",
         keys=", <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> a guess" if live else ""))
 
 
-GUESS = '<label class="guess"><input type="checkbox" id="guess"> Guess the sign</label>'
+GUESS = '<label class="choice"><input type="checkbox" id="guess"> Guess the sign</label>'
 
 
 def counted(n, what):

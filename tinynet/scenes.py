@@ -121,7 +121,7 @@ def known(x):
 
 def extent(numbers):
     """The least and the greatest of some numbers and arrays: "−1.2 … 3.4"; "nan" where one of them is no number."""
-    ends = [(x.min(), x.max()) if is_array(x) else (x, x) for x in numbers if getattr(x, "size", 1)]
+    ends = [(x.min(), x.max()) if is_array(x) else (single(x), single(x)) for x in numbers if getattr(x, "size", 1)]
     if not ends:
         return "empty"
     low, high = min(single(low) for low, _ in ends), max(single(high) for _, high in ends)

@@ -206,6 +206,7 @@ function paint(k) {
   if (step.kind === "forward") nodes[step.node].inputs.forEach((j, place) => { active.add(j); lit.add(`${step.node}.${place}`); });
   if (step.kind === "forward") lit.add(`${step.node}.out`);
   if (step.kind === "share") { lit.add(`${step.node}.${step.place}`); active.add(step.to); }
+  if (step.kind === "gradient") nodes.forEach((user, i) => user.inputs.forEach((j, place) => j === step.node && lit.add(`${i}.${place}`)));
   if (step.node !== undefined) active.add(step.node);
   nodes.forEach((node, i) => {
     const ready = reached[i] <= k, grad = grads[i];
@@ -220,7 +221,7 @@ function paint(k) {
       if (second) second.textContent = slope || "–";
       const words = [`${node.role} ${node.name}`.trim(), ready ? `data ${data}` : "not computed yet"];
       if (second && k >= turn && turn > 0) words.push(slope ? `gradient ${slope}` : "no gradient yet");
-      box.setAttribute("aria-label", words.join(", "));
+      box.setAttribute("aria-label", words.join(", ") + node.mistakes);
     }
     for (const op of all(`[data-op="${i}"]`)) {
       op.classList.toggle("active", step.node === i && step.kind !== "seed");
@@ -281,8 +282,17 @@ function show(k) {
   $("#ask").hidden = true;
   paint(at);
   tell(at);
-  const active = all(".sheet .node.active").filter((box) => box.getClientRects().length).at(-1);
-  if (active) keepInSight(active, active.closest(".sheet"));
+  const target = String(steps[at].to ?? steps[at].node), boxes = all(".sheet .node.active").filter(inSight);
+  boxes.sort((a, b) => (a.dataset.node === target) - (b.dataset.node === target));
+  boxes.forEach((box) => keepInSight(box, box.closest(".sheet"))); // the one that the step is about comes last
+}
+
+const inSight = (element) => element.getClientRects().length > 0;
+
+/** Whether there is more of the picture than its sheet shows; then it can be shown whole, but smaller. */
+function offerFit() {
+  const sheet = all(".sheet").find(inSight), fitted = $(".stage").classList.contains("fitted");
+  $("#fit").parentElement.hidden = !fitted && sheet.scrollWidth <= sheet.clientWidth;
 }
 
 /** Go on by one step; where a gradient would become known, ask for its sign first, if that was wanted. */
@@ -366,6 +376,7 @@ function again() {
   $("#edited").textContent = changed ? `${nodes[ROOT].name} was ${figure(was)}, is now ${figure(is)}` +
     (Number.isFinite(is) ? "" : ": an operation is not defined at these numbers") + "." : "";
   $("#reset").disabled = !changed;
+  document.body.classList.toggle("changed", changed);
   all("#numbers tbody tr").forEach((row, i) => {
     const [now, slope, nudge] = row.querySelectorAll("td");
     const line = (cell, is, was, text) => {
@@ -410,8 +421,10 @@ function setTranscript() {
 
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=number], input[type=range]")) return;
+  const { target } = event;
+  if (target.matches(".sheet, .scroll") && target.scrollWidth > target.clientWidth) return; // arrows scroll what has the focus
   const keys = { ArrowRight: next, ArrowLeft: () => show(guessing !== null ? at : at - 1), Home: () => show(0),
-    End: () => show(steps.length - 1), "+": () => answer("positive"), "-": () => answer("negative"),
+    End: () => show(steps.length - 1), "+": () => answer("positive"), "=": () => answer("positive"), "-": () => answer("negative"),
     "0": () => answer("zero") };
   if (event.key in keys) {
     event.preventDefault();
@@ -427,6 +440,11 @@ function start() {
   for (const [id, action] of Object.entries(buttons)) $(`#${id}`)?.addEventListener("click", action);
   all("#signs button").forEach((button) => button.addEventListener("click", () => answer(button.dataset.sign)));
   document.addEventListener("keydown", pressed);
+  $("#fit").addEventListener("change", () => {
+    $(".stage").classList.toggle("fitted", $("#fit").checked);
+    show(at);
+  });
+  window.addEventListener("resize", offerFit);
   if (PAGE.live) {
     setTable();
     again();
@@ -434,6 +452,7 @@ function start() {
     setTranscript();
     show(0);
   }
+  offerFit();
 }
 
 if (typeof document !== "undefined") start();

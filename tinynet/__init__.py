@@ -18,16 +18,17 @@ HOMES = {
     "graph": "no_grad textbook grad",
     "value": "Value",
     "tensors": "Tensor tensor zeros ones full empty arange linspace rand randn randint randperm zeros_like ones_like "
-               "full_like empty_like rand_like randn_like manual_seed cat stack where maximum minimum from_numpy "
-               "float32 float64 int64",
+               "full_like empty_like rand_like randn_like manual_seed Generator cat stack where maximum minimum "
+               "from_numpy float32 float64 int64",
     "plan": "capture",
     "program": "compile",
     "words": "explain",
     "pictures": "draw",
     "pages": "walkthrough",
     "films": "film Recorder",
+    "checkpoints": "save load",
     "train": "fit summary",
-    "checks": "gradcheck detect_anomaly save load",
+    "checks": "gradcheck detect_anomaly",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
 MODULES = ("nn", "optim", "data", "datasets", "functional", "kernels", *HOMES)

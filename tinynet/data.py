@@ -15,12 +15,13 @@ Tables are pandas DataFrames, or plain dictionaries {column: array} as `read_csv
 """
 
 import csv
+import functools
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from .tensors import Generator, Tensor
+from .tensors import Generator, Tensor, stream_from
 
 # ------------------------------------------------------------------------------------------------------------ samples
 
@@ -153,6 +154,22 @@ class DataLoader:
 
     def __len__(self):
         return math.ceil(self.samples / self.batch_size)
+
+    def state_dict(self):
+        """Where its own random numbers are, those of `seed`: between two epochs, all that it remembers."""
+        return {"random": self.random and self.random.bit_generator.state}
+
+    def load_state_dict(self, state):
+        """Go on with the epoch that would have come next there; ValueError where that loader was of another kind."""
+        self.accept(state)()
+
+    def accept(self, state):
+        """Check a state, and return the function that takes it over."""
+        if not isinstance(state, dict) or "random" not in state or (state["random"] is None) != (self.random is None):
+            raise ValueError("DataLoader.load_state_dict: expected the state of a loader "
+                             + ("without a seed" if self.random is None else "with a seed"))
+        stream = state["random"] and stream_from("DataLoader", state["random"])
+        return functools.partial(setattr, self, "random", stream)
 
     def __iter__(self):
         order = np.arange(len(self.dataset))

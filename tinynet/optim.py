@@ -12,11 +12,13 @@ array. The settings live in `param_groups`, as in PyTorch, where a schedule (or 
 0.8
 """
 
+import copy
 import math
 
 import numpy as np
 
 from . import kernels
+from .graph import mode
 from .kernels import run, updates
 from .tensors import Tensor, forget_gradient
 from .value import Value
@@ -59,7 +61,9 @@ class Optimizer:
             group = {**settings, **group, "params": members}
             check(name, group, settings)
             self.param_groups.append(group)
+        self.settings = settings
         self.state = {}  # of each parameter: its Clock, then the arrays (or floats) of its state
+        self.loads = 0
 
     def zero_grad(self, set_to_none=True):
         """Forget the gradients of all parameters."""
@@ -69,6 +73,8 @@ class Optimizer:
 
     def step(self):
         """Update every parameter that has a gradient."""
+        if mode.plan is not None:
+            mode.plan.assumes(self, "loads", self.loads)  # load_state_dict puts other arrays in place
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
             started, ticked = Clock(self.terms, group), set()
@@ -103,38 +109,69 @@ class Optimizer:
             for p in group["params"]:
                 if p in self.state:
                     clock, *arrays = self.state[p]
-                    state[number[p]] = {"step": clock.t, **{n: np.array(a) for n, a in zip(names, arrays)}}
+                    state[number[p]] = {"step": clock.t, **dict(zip(names, map(copy.copy, arrays)))}
         return {"state": state, "param_groups": [{**group, "params": [number[p] for p in group["params"]]}
                                                  for group in self.param_groups]}
 
     def load_state_dict(self, state_dict):
         """Take over a state_dict of the same optimiser; ValueError, and nothing changed, where it does not fit."""
-        name, groups = type(self).__name__, state_dict["param_groups"]
-        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in self.param_groups]:
-            raise ValueError(f"{name}.load_state_dict: expected groups of "
-                             f"{[len(g['params']) for g in self.param_groups]} parameters, "
-                             f"got {[len(g['params']) for g in groups]}")
+        self.accept(state_dict)()
+
+    def accept(self, state_dict):
+        """Check a state_dict, and return the function that takes it over."""
+        name = f"{type(self).__name__}.load_state_dict"
+        try:
+            groups, entries = [dict(group) for group in state_dict["param_groups"]], dict(state_dict["state"])
+            numbers = [list(group.pop("params")) for group in groups]
+        except (TypeError, ValueError, KeyError):
+            raise ValueError(f"{name}: expected the state_dict of an optimiser") from None
+        sizes, expected = [len(g) for g in numbers], [len(g["params"]) for g in self.param_groups]
+        if sizes != expected:
+            raise ValueError(f"{name}: expected groups of {expected} parameters, got {sizes}")
         loaded, clocks = {}, {}
-        for group, saved in zip(self.param_groups, groups):
-            settings = {k: v for k, v in saved.items() if k != "params"}
-            names = self.rule({**group, **settings})[2]
-            for p, i in zip(group["params"], saved["params"]):
-                entry = state_dict["state"].get(i, state_dict["state"].get(str(i)))
+        for group, saved, places in zip(self.param_groups, groups, numbers):
+            for setting in [s for s in saved if s in PYTORCH or (s not in self.settings and not saved[s])]:
+                del saved[setting]
+            try:
+                check(name, {"params": [], **saved}, self.settings)
+            except TypeError as error:
+                raise ValueError(str(error)) from None
+            names = self.rule({**group, **saved})[2]
+            for p, i in zip(group["params"], places):
+                entry = entries.get(i, entries.get(str(i)))
                 if entry is None:
                     continue
-                arrays = []
-                for n in names:
-                    dtype = p.dtype if isinstance(p, Tensor) else float
-                    array = np.array(entry[n], dtype=dtype) if n in entry else None
-                    if array is None or array.shape != (p.shape if isinstance(p, Tensor) else ()):
-                        raise ValueError(f"{name}.load_state_dict: {n} of parameter {i} does not fit")
-                    arrays.append(array if isinstance(p, Tensor) else float(array))
-                t = int(entry["step"])
+                arrays = [fitting(name, entry, n, i, p) for n in names]
+                t = int(fitting(name, {"step": 1, **entry}, "step", i))  # PyTorch's SGD counts no steps
                 clock = clocks.setdefault((id(group), t), Clock(self.terms, group, t))
                 loaded[p] = [clock, *arrays]
-        for group, saved in zip(self.param_groups, groups):
-            group.update({k: v for k, v in saved.items() if k != "params"})
-        self.state = loaded
+
+        def take_over():
+            for group, saved in zip(self.param_groups, groups):
+                group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+            self.state = loaded
+            self.loads += 1
+
+        return take_over
+
+
+PYTORCH = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")  # how it computes, not what
+
+
+def fitting(name, entry, part, i, p=None):
+    """One part of a parameter's saved state, in the shape and dtype of the parameter."""
+    tensor = isinstance(p, Tensor)
+    shape = p.shape if tensor else ()
+    try:
+        array = np.array(entry[part], dtype=p.dtype if tensor else float)
+    except KeyError:
+        raise ValueError(f"{name}: parameter {i} has no {part}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {part} of parameter {i} is not an array of numbers") from None
+    if array.shape != shape or (p is None and not 0 <= array < math.inf):
+        got = f"has shape {array.shape}, expected {shape}" if array.shape != shape else f"is {array}"
+        raise ValueError(f"{name}: {part} of parameter {i} {got}")
+    return array if tensor else float(array)
 
 
 def check(name, group, settings):
@@ -251,11 +288,28 @@ class Schedule:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self):
-        return {"last_epoch": self.last_epoch}
+        """All its settings, and the epoch where it is."""
+        return {name: x for name, x in vars(self).items() if name != "optimizer"}
 
     def load_state_dict(self, state):
-        self.last_epoch = int(state["last_epoch"])
-        self.set_rates()
+        """Take over a state_dict of the same schedule; ValueError, and nothing changed, where it does not fit."""
+        self.accept(state)()
+
+    def accept(self, state):
+        """Check a state_dict, and return the function that takes it over."""
+        own = self.state_dict()
+        if not isinstance(state, dict) or state.keys() != own.keys():
+            got = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"{type(self).__name__}.load_state_dict: expected {', '.join(own)}, got {got}")
+        for name, x in state.items():
+            if type(x) is not type(own[name]) and not isinstance(x, (int, float)):
+                raise ValueError(f"{type(self).__name__}.load_state_dict: {name} is {x!r}")
+
+        def take_over():
+            vars(self).update(state)
+            self.set_rates()
+
+        return take_over
 
 
 class StepLR(Schedule):

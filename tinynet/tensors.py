@@ -14,6 +14,7 @@ Every number is written by a kernel that is called through one door, `run`, into
 is all that `plan.capture` needs in order to record a step and to replay it.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -931,9 +932,40 @@ UFUNCS |= {ufunc: (lambda method: lambda a, b: method(as_tensor(a, b), b))(getat
 # ---------------------------------------------------------------------------------------------------------- creation
 
 class Generator:
-    """The random numbers of tinynet: one stream, which `manual_seed` starts anew."""
+    """The random numbers of tinynet: one stream, which `manual_seed` starts anew. It may be a part of a checkpoint.
+
+    >>> before = Generator.state_dict(); a = rand(3)
+    >>> Generator.load_state_dict(before); (a == rand(3)).tolist()
+    [True, True, True]
+    """
 
     stream = np.random.default_rng()
+
+    @staticmethod
+    def state_dict():
+        """Where the stream is, as plain numbers."""
+        return Generator.stream.bit_generator.state
+
+    @staticmethod
+    def load_state_dict(state):
+        """Go on from there; ValueError where this is no state of a stream."""
+        Generator.accept(state)()
+
+    @staticmethod
+    def accept(state):
+        """Check a state, and return the function that takes it over."""
+        return functools.partial(setattr, Generator, "stream", stream_from("Generator", state))
+
+
+def stream_from(name, state):
+    """A stream of random numbers that is where `state` says."""
+    stream = np.random.default_rng(0)
+    try:
+        stream.bit_generator.state = state
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise ValueError(f"{name}.load_state_dict: expected the state of a stream of random numbers (PCG64), got "
+                         f"{str(state)[:60]}") from None
+    return stream
 
 
 def manual_seed(seed):

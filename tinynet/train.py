@@ -13,6 +13,7 @@ True
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -20,17 +21,17 @@ import warnings
 
 import numpy as np
 
-from . import plan
+from . import checkpoints, plan
 from .data import as_samples
 from .functional import numbers
 from .graph import no_grad
 from .nn.module import is_values, shape_of
-from .tensors import Tensor
+from .tensors import Generator, Tensor
 from .value import Value
 
 
 def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=(), scheduler=None, callbacks=(),
-        capture=True, progress=True):
+        capture=True, progress=True, checkpoint=None):
     """Train a model, of either engine, and return the History of its losses and metrics.
 
     loader      mini-batches (inputs …, target): a DataLoader, or a list of batches; passed through once an epoch
@@ -42,6 +43,8 @@ def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=()
     callbacks   functions callback(history, model), called after each epoch; training ends where one returns True
     capture     record each step once and replay it (see `tinynet.capture`); the scalar engine runs as it is written
     progress    show the bar
+    checkpoint  the path of a file (.npz or .safetensors) in which the whole run is saved after each epoch; where it
+                exists already, the run goes on from there, to the same numbers as if it had never been broken off
 
     The best epoch is the one with the lowest validation loss (training loss, where there is no validation). After all
     epochs the model has its last weights. Where training ends early it has those of the best epoch: where a callback
@@ -75,10 +78,20 @@ def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=()
         measured = evaluate
 
     history, training = History(), model.training
+    watching = "loss" if validation is None else "val_loss"
     best, weights = math.inf, model.state_dict()
-    with Bar(loader, epochs, progress) as bar, Interrupt() as interrupt:
+    if checkpoint is not None:
+        run = {"model": model, "optimizer": optimizer, "history": history, "random": Generator}
+        run |= {name: x for name, x in (("scheduler", scheduler), ("loader", loader), ("validation", validation))
+                if hasattr(x, "state_dict")}
+        if os.path.exists(checkpoint):
+            weights = checkpoints.load(checkpoint, run)["weights"]
+            if len(history) and watching not in history:
+                raise ValueError(f"fit: the run in {checkpoint} has measured no {watching!r}")
+            best = history[watching][history.best - 1] if history.best else math.inf
+    with Bar(loader, epochs, progress, len(history)) as bar, Interrupt() as interrupt:
         try:
-            for epoch in range(1, epochs + 1):
+            for epoch in range(len(history) + 1, 0 if history.stopped else epochs + 1):
                 began, bar.epoch = time.perf_counter(), epoch
                 row = {"lr": optimizer.param_groups[0]["lr"]}
                 model.train()
@@ -94,9 +107,8 @@ def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=()
                 row["seconds"] = time.perf_counter() - began
                 history.add(row)
                 bar.says(row)
-                watched = row["loss" if validation is None else "val_loss"]
-                if watched < best:
-                    best, weights, history.best = watched, model.state_dict(), epoch
+                if row[watching] < best:
+                    best, weights, history.best = row[watching], model.state_dict(), epoch
                 if not math.isfinite(row["loss"]):
                     history.stopped = "diverged"
                     break
@@ -104,6 +116,9 @@ def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=()
                     scheduler.step()
                 if any([callback(history, model) for callback in callbacks]):
                     history.stopped = "by a callback"
+                if checkpoint is not None:
+                    checkpoints.save({**run, "weights": weights}, checkpoint)
+                if history.stopped:
                     break
         except KeyboardInterrupt:
             model.load_state_dict(weights)
@@ -208,7 +223,7 @@ class Interrupt:
 class Bar:
     """The progress bar: which epoch, how many samples of how many, samples/s, the loss of the last batch."""
 
-    def __init__(self, loader, epochs, shown):
+    def __init__(self, loader, epochs, shown, done=0):
         from tqdm import tqdm
 
         samples = getattr(loader, "samples", None)
@@ -216,7 +231,8 @@ class Bar:
             samples = sum(len(batch[-1]) for batch in loader if isinstance(batch, (list, tuple)) and batch)
         self.epochs, self.epoch, self.after = epochs, 0, ""
         self.spoke = 0.0
-        self.bar = tqdm(total=samples and samples * epochs, unit=" samples", unit_scale=True, disable=not shown)
+        self.bar = tqdm(total=samples and samples * epochs, initial=(samples or 0) * done, unit=" samples",
+                        unit_scale=True, disable=not shown)
 
     def __enter__(self):
         return self
@@ -253,6 +269,15 @@ class History:
     def add(self, row):
         for name, x in row.items():
             self.values.setdefault(name, []).append(x)
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        """Take over what another run has measured."""
+        if not isinstance(state, dict) or state.keys() != vars(self).keys():
+            raise ValueError("History.load_state_dict: expected the state of a History")
+        vars(self).update(state)
 
     def __len__(self):
         return len(self.values.get("loss", ()))

@@ -205,6 +205,10 @@ class Module:
 
         Raises ValueError, and changes nothing, where a name is missing or unknown or a shape differs.
         """
+        self.accept(state, strict)()
+
+    def accept(self, state, strict=True):
+        """Check a state_dict, and return the function that takes its numbers over."""
         slots = {path: x for path, _, _, x in [*self.slots(), *self.slots(buffers=True)]}
         missing, unknown = [n for n in slots if n not in state], [n for n in state if n not in slots]
         if strict and (missing or unknown):
@@ -221,8 +225,12 @@ class Module:
                 if arrays[path].shape != np.shape(plain(x)):
                     raise ValueError(f"load_state_dict: {path} has shape {arrays[path].shape}, "
                                      f"expected {np.shape(plain(x))}")
-        for path, array in arrays.items():
-            write(slots[path], array)
+
+        def take_over():
+            for path, array in arrays.items():
+                write(slots[path], array)
+
+        return take_over
 
     # -------------------------------------------------------------------------------------------------------- its looks
 

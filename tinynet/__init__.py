@@ -28,7 +28,7 @@ HOMES = {
     "films": "film Recorder",
     "checkpoints": "save load",
     "train": "fit summary",
-    "checks": "gradcheck detect_anomaly",
+    "checks": "gradcheck",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
 MODULES = ("nn", "optim", "data", "datasets", "functional", "kernels", *HOMES)

@@ -45,7 +45,8 @@ class Scope:
 class switch:
     """A `with` block, or a decorator for a function, that sets one attribute of `mode` and puts it back."""
 
-    attribute, value = "", None
+    attribute: str = ""
+    value: object = None
 
     def __enter__(self):
         self.before = getattr(mode, self.attribute)

@@ -1,0 +1,39 @@
+"""The public names: each exists, is loaded on first use, and is what editors are told."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinynet
+
+STUB = (Path(tinynet.__file__).parent / "__init__.pyi").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", tinynet.__all__)
+def test_every_public_name_exists(name):
+    assert getattr(tinynet, name) is not None
+    assert name in dir(tinynet)
+
+
+def test_the_stub_names_the_same_and_where_they_live():
+    told = {name: home for home, name in re.findall(r"^from \.(\w*) import (\w+) as \2$", STUB, re.MULTILINE)}
+    assert {name: home for name, home in told.items() if home} == tinynet.HOME
+    assert set(told) == set(tinynet.__all__) | {"kernels"}
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="'tinynet' has no attribute 'tensr'"):
+        _ = tinynet.tensr
+
+
+@pytest.mark.parametrize("line, absent", [
+    ("import tinynet", {"numpy", "numba", "graphviz"}), ("from tinynet import Value", {"numpy", "numba", "graphviz"}),
+    ("from tinynet import Value, draw, explain; explain(Value(1.0) * 2)", {"numba"}),
+])
+def test_what_an_import_leaves_out(line, absent):
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n{line}\n"
+                           "print(*sys.modules)"], capture_output=True, text=True, check=True)
+    assert not absent & set(done.stdout.split())

@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
-RUFF = $(BIN)/ruff check --line-length 120 --select E,F,I,B,UP,W --ignore E731,E741,B905,UP031 tinynet tests demos
+RUFF = $(BIN)/ruff check --line-length 120 --select E,F,I,B,UP,W --ignore E731,E741,B905,UP031 \
+    --per-file-ignores '*.pyi:F821' tinynet tests demos
 
-.PHONY: demo test bench lint pictures clean
+.PHONY: demo test bench lint pictures dist clean
 
 demo: .venv/demos
 	$(BIN)/python demos/$(or $(LESSON),*_digits.py)
@@ -15,14 +16,32 @@ test: .venv/test
 bench: .venv/bench
 	$(BIN)/python -m tests.bench
 
+# style; then the types that editors are told: do they fit the code, and the tour of the README?
 lint: .venv/lint
 	$(RUFF)
+	$(BIN)/python -m mypy.stubtest tinynet.value tinynet.tensors --concise --ignore-missing-stub \
+	    --mypy-config-file setup.cfg
+	$(BIN)/python -m mypy -c "$$(sed -n '/^```python/,/^```/{/^```/d;p}' README.md)"
 
 pictures: .venv/demos
 	for lesson in demos/[0-9]*.py; do $(BIN)/python $$lesson || exit 1; done
 
+# What users install, each in an environment of its own: the tour, and the tests that do without the optional packages
+# and without a system `dot`.
+dist: .venv/dist
+	rm -rf dist build/alone
+	$(BIN)/python -m build --outdir dist >/dev/null
+	mkdir -p build/alone && cp -r README.md setup.cfg tests build/alone
+	for package in dist/*.whl dist/*.tar.gz; do \
+	    $(PYTHON) -m venv --clear build/clean && \
+	    build/clean/bin/python -m pip install --quiet --disable-pip-version-check $$package pytest hypothesis && \
+	    (cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest tests/test_readme.py -k tour) || exit 1; \
+	done
+	cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest \
+	    $(addprefix tests/test_,$(addsuffix .py,value tensors optim data datasets train words pictures pytorch_script))
+
 clean:
-	rm -rf .venv build dist pictures *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv build dist pictures *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # .venv/demos, .venv/test, …: a marker for each extra that is installed

@@ -10,6 +10,14 @@ X = np.random.default_rng(0).normal(size=(5, 4))
 IMAGES = np.random.default_rng(2).normal(size=(2, 2, 4, 5))
 T = np.random.default_rng(1).random(size=(5, 2))
 
+
+class Last(nn.Module):
+    """Of what a recurrent layer gives: the outputs of its last step."""
+
+    def forward(self, result):
+        return result[0][-1]
+
+
 CASES = {
     **{f"perceptron {act}": (lambda act=act: nn.Perceptron(4, 3, act), X, None)
        for act in ("relu", "tanh", "sigmoid", "gelu", "softplus", None)},
@@ -38,6 +46,10 @@ CASES = {
     "convolution": (lambda: nn.Conv2d(2, 3, (2, 3), stride=(1, 2), padding=(0, 1)), IMAGES, None),
     "batch norm": (lambda: nn.BatchNorm2d(2), IMAGES, None),
     "pooling": (lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.MaxPool2d(2, 1), nn.AvgPool2d((1, 2))), IMAGES, None),
+    "recurrent, the last output": (lambda: nn.Sequential(nn.RNN(2, 3, nonlinearity="relu"), Last(), nn.Linear(3, 2)),
+                                   X[:4].reshape(4, 2, 2), None),
+    "long short-term memory": (lambda: nn.Sequential(nn.LSTM(2, 2), Last()), X[:4].reshape(2, 4, 2), None),
+    "gated units": (lambda: nn.Sequential(nn.GRU(2, 2, 2), Last()), X[:4].reshape(4, 2, 2), None),
     "flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), X.reshape(5, 2, 2), None),
 }
 

@@ -247,6 +247,8 @@ def test_sums_and_transposes(dtype, parts):
         same(columns, x.astype(float).sum(0), 20)
         call(linear.total, parts, total, x.reshape(-1), 0.5)
         same(total, [x.astype(float).sum() / 2], 20)
+        call(linear.total_of_squares, parts, total, x.reshape(-1))
+        same(total, [(x.astype(float) ** 2).sum()], 2)
         call(linear.transpose, parts, turned, x)
         assert np.array_equal(turned, x.T)
 

@@ -14,7 +14,7 @@ import numpy as np
 from . import kernels
 from .graph import mode
 from .kernels import run
-from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform, where
+from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform, stack, where
 from .value import Value
 
 
@@ -1082,3 +1082,143 @@ def in_dtype(array, dtype):
     copy = empty_array(array.shape, dtype)
     run(np.copyto, copy, array)
     return copy
+
+
+# --------------------------------------------------------------------------------------------------------- recurrence
+
+def stacked(parts):
+    """Arrays of Values, or Tensors, of one shape beside each other along a new first axis."""
+    return stack(parts) if isinstance(parts[0], Tensor) else np.stack(parts)
+
+
+def split(x, n):
+    """The last axis in n equal parts."""
+    width = x.shape[-1] // n
+    return [x[..., i * width:(i + 1) * width] for i in range(n)]
+
+
+class Recurrence(Op):
+    """Steps of one kernel call. `states` are the arrays of all states, the first one at their beginning."""
+
+    def states(self, x, *first):
+        """(len(first), steps + 1, batch, n)"""
+        h = empty_array((len(first), len(x) + 1, *first[0].shape), x.dtype)
+        for i, state in enumerate(first):
+            run(np.copyto, h[i, 0], state)
+        return h
+
+    def weight_gradient(self, da, h):
+        """∂W = Σₜ daₜᵀ hₜ₋₁, one product over all steps and samples."""
+        dw = empty_array((da.shape[-1], h.shape[-1]), h.dtype)
+        run(kernels.matmul, dw, da.reshape(-1, da.shape[-1]).T, h[:-1].reshape(-1, h.shape[-1]))
+        return dw
+
+
+class RNN(Recurrence):
+    """With s the gradient before f: sₜ = (gₜ + sₜ₊₁ W) · f'(hₜ), ∂xₜ = sₜ, ∂W = Σₜ sₜᵀ hₜ₋₁, ∂h₀ = s₁ W."""
+
+    name = "rnn"
+
+    def setup(self, x, h, weight, nonlinearity="tanh"):
+        self.nonlinearity = nonlinearity
+        return x, h, weight
+
+    def forward(self, x, h, w):
+        self.h, = self.states(x, h)
+        run(kernels.recurrent.rnn(self.nonlinearity), self.h, contiguous(x), contiguous(w))
+        return self.h[1:]
+
+    def backward(self, g, y, x, h, w):
+        dx, dh = empty_array(x.shape, x.dtype), empty_array(h.shape, h.dtype)
+        run(kernels.recurrent.rnn_backward(self.nonlinearity), dx, dh, contiguous(g), self.h, contiguous(w))
+        return dx, dh, self.weight_gradient(dx, self.h) if self.needs[2] else None
+
+
+@fused_by(RNN)
+def rnn(x, h, weight, nonlinearity="tanh"):
+    """hₜ = f(xₜ + W hₜ₋₁) for t = 1 … steps (Elman, 1990), f tanh or relu; result (steps, batch, n).
+
+    x (steps, batch, n) is what the inputs bring, W_ih inputₜ + b; h (batch, n) is the state before; weight (n, n).
+    """
+    states = []
+    for t in range(len(x)):
+        h = ACTIVATIONS[nonlinearity](x[t] + h @ weight.T)
+        states.append(h)
+    return stacked(states)
+
+
+class LSTM(Recurrence):
+    """Back from the last step: ∂cₜ = gcₜ + ∂hₜ oₜ tanh'(cₜ) + ∂cₜ₊₁ fₜ₊₁; each gate by what it is multiplied with."""
+
+    name = "lstm"
+
+    def setup(self, x, h, c, weight):
+        return x, h, c, weight
+
+    def forward(self, x, h, c, w):
+        self.hc, self.gates = self.states(x, h, c), empty_array(x.shape, x.dtype)
+        run(kernels.recurrent.lstm, *self.hc, self.gates, contiguous(x), contiguous(w))
+        return self.hc[:, 1:]
+
+    def backward(self, g, y, x, h, c, w):
+        dx, dh, dc = (empty_array(a.shape, a.dtype) for a in (x, h, c))
+        run(kernels.recurrent.lstm_backward, dx, dh, dc, *contiguous(g), self.hc[1], self.gates, contiguous(w))
+        return dx, dh, dc, self.weight_gradient(dx, self.hc[0]) if self.needs[3] else None
+
+
+@fused_by(LSTM)
+def lstm(x, h, c, weight):
+    """The states (hₜ, cₜ) of a long short-term memory (Hochreiter and Schmidhuber, 1997), (2, steps, batch, n).
+
+    (i, f, g, o) = xₜ + W hₜ₋₁;  cₜ = σ(f) cₜ₋₁ + σ(i) tanh(g);  hₜ = σ(o) tanh(cₜ).
+    x (steps, batch, 4 n) is W_ih inputₜ + b; h and c (batch, n) are the states before; weight (4 n, n).
+    """
+    states = []
+    for t in range(len(x)):
+        i, f, g, o = split(x[t] + h @ weight.T, 4)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
+        states.append((h, c))
+    return stacked([stacked(each) for each in zip(*states)])
+
+
+class GRU(Recurrence):
+    """Back from the last step; the weights' product a enters r and z as x does, but n only through r · a."""
+
+    name = "gru"
+
+    def setup(self, x, h, weight, bias=None):
+        return (x, h, weight) if bias is None else (x, h, weight, bias)
+
+    def forward(self, x, h, w, b=None):
+        b = filled(len(w), w.dtype, 0.0) if b is None else contiguous(b)
+        self.h, = self.states(x, h)
+        self.gates = empty_array((*x.shape[:2], 4 * h.shape[1]), x.dtype)
+        run(kernels.recurrent.gru, self.h, self.gates, contiguous(x), contiguous(w), b)
+        return self.h[1:]
+
+    def backward(self, g, y, x, h, w, b=None):
+        dx, da, dh = (empty_array(a.shape, a.dtype) for a in (x, x, h))
+        run(kernels.recurrent.gru_backward, dx, da, dh, contiguous(g), self.h, self.gates, contiguous(w))
+        db = None
+        if b is not None and self.needs[3]:
+            db = empty_array(b.shape, b.dtype)
+            run(kernels.linear.column_sums, db, da.reshape(-1, b.size))
+        return dx, dh, self.weight_gradient(da, self.h) if self.needs[2] else None, db
+
+
+@fused_by(GRU)
+def gru(x, h, weight, bias=None):
+    """The states of gated recurrent units (Cho et al., 2014), (steps, batch, n); the reset gate r as in PyTorch.
+
+    a = W hₜ₋₁ + bias;  r = σ(x_r + a_r);  z = σ(x_z + a_z);  n = tanh(x_n + r a_n);  hₜ = (1 - z) n + z hₜ₋₁.
+    x (steps, batch, 3 n) is W_ih inputₜ + b, parts r, z, n; h (batch, n) is the state before; weight (3 n, n).
+    """
+    states = []
+    for t in range(len(x)):
+        (x_r, x_z, x_n), (a_r, a_z, a_n) = split(x[t], 3), split(linear(h, weight, bias), 3)
+        r, z = sigmoid(x_r + a_r), sigmoid(x_z + a_z)
+        n = tanh(x_n + r * a_n)
+        h = (1.0 - z) * n + z * h
+        states.append(h)
+    return stacked(states)

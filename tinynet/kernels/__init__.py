@@ -13,7 +13,7 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
     linear        matmul(c, a, b)   batched(c, a, b)           C = A B; A and B may be transposed views
                   bias_act(name)(y, b)                         y ← f(y + b); where keeps_input(name): (y, z, b)
                   bias_act_backward(name)(dz, db, g, y or z)   dz = g · f'; db = Σ rows of dz
-                  column_sums(out, x)   total(out, x, factor)   transpose(y, x)
+                  column_sums(out, x)   total(out, x, factor)   total_of_squares(out, x)   transpose(y, x)
                   embedding(out, weight, indices)   embedding_backward(dweight, g, indices)
     rows          softmax(y, x)   softmax_backward(dx, g, y)   log_softmax(y, x)   log_softmax_backward(dx, g, y)
                   layer_norm(y, mean, rstd, x, weight, bias, eps)
@@ -26,9 +26,9 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   avg_pool2d(y, x, kh, kw, stride_h, stride_w, pad_h, pad_w)          avg_pool2d_backward(dx, g, kh, …)
                   channel_moments(mean, variance, x)   batch_norm(y, x, mean, variance, weight, bias, eps)
                   batch_norm_backward(dx, dweight, dbias, g, x, mean, variance, weight, eps, trained)
-    recurrent     rnn(h, z, h0, weight)    rnn_backward(dz, dh0, g, h, weight)
-                  lstm(h, c, gates, h0, c0, weight)   lstm_backward(dgates, dh0, dc0, g, gh, gc, h…, …)
-                  gru(h, gates, n, …)                 see the file
+    recurrent     rnn(name)(h, x, weight)           rnn_backward(name)(dx, dh, g, h, weight)
+                  lstm(h, c, gates, x, weight)      lstm_backward(dx, dh, dc, gh, gc, c, gates, weight)
+                  gru(h, gates, x, weight, bias)    gru_backward(dx, da, dh, g, h, gates, weight)
     losses        cross_entropy(loss, p, logits, targets, ignored, mean)    …_backward(dlogits, g, p, targets, …)
                   mse(loss, y, target, factor)                      …_backward(dy, g, y, target, factor)
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)

@@ -249,6 +249,25 @@ def total(out, x, factor, parts):
     out[0] = sums.sum() * factor
 
 
+@jit
+def squares(x):
+    s = x.dtype.type(0)
+    for i in range(x.size):
+        s += x[i] * x[i]
+    return s
+
+
+@kernel(measure=1, grain=65536)
+def total_of_squares(out, x, parts):
+    """out[0] = Σᵢ x[i]²; blocks are added up in double precision."""
+    sums = np.zeros(parts)
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        for begin in range(lo, hi, 4096):
+            sums[part] += squares(x[begin:min(begin + 4096, hi)])
+    out[0] = sums.sum()
+
+
 # ------------------------------------------------------------------------------------------------- transposing, lookup
 
 @jit

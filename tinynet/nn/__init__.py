@@ -1,6 +1,7 @@
 """The layers. Each is written once and runs on both engines: `model.to("scalar")`, `model.to("tensor")`."""
 
 from .. import functional
+from . import utils
 from .attention import GPT, MultiheadAttention, PositionalEncoding, TransformerEncoderLayer
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d
 from .feedforward import (
@@ -22,10 +23,11 @@ from .feedforward import (
     Tanh,
 )
 from .module import Module, ModuleList, Parameter, Sequential
+from .recurrent import GRU, LSTM, RNN
 
 __all__ = [
     "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm2d", "Conv2d", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten",
-    "GELU", "GPT", "LayerNorm", "Linear", "MLP", "MSELoss", "MaxPool2d", "Module", "ModuleList", "MultiheadAttention",
-    "Parameter", "Perceptron", "PositionalEncoding", "ReLU", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh",
-    "TransformerEncoderLayer", "functional",
+    "GELU", "GPT", "GRU", "LSTM", "LayerNorm", "Linear", "MLP", "MSELoss", "MaxPool2d", "Module", "ModuleList",
+    "MultiheadAttention", "Parameter", "Perceptron", "PositionalEncoding", "RNN", "ReLU", "Sequential", "Sigmoid",
+    "Softmax", "Softplus", "Tanh", "TransformerEncoderLayer", "functional", "utils",
 ]

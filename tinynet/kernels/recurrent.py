@@ -1,0 +1,288 @@
+"""Kernels of recurrent networks: all steps of a sequence in one call, forward or backward.
+
+A step needs the state that the step before it left, so the steps come one after the other; the samples of a batch know
+nothing of each other. So each thread takes its rows of the batch through all steps: of every step it computes the
+product of state and weights (with BLAS, on one thread), and the arithmetic of the gates while they are in the cache.
+What the inputs bring to all steps is one large product beforehand, the gradient of the weights is one afterwards.
+
+Arrays are (steps, batch, features). h and c are (steps + 1, batch, n) and hold the first state, which the caller wrote,
+and the state after each step; x is what the inputs bring, W_ih x[t] + b; weight is W_hh, for several gates one below
+another (gates · n, n).
+
+Elman (1990); Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000); Cho et al. (2014).
+"""
+
+import functools
+
+import numpy as np
+
+from .attention import add_product, turn, wide_product
+from .compiled import jit, kernel, prange, span
+from .linear import alone
+from .math32 import row
+from .rows import add, put
+
+sigmoid, tanh = row("sigmoid"), row("tanh")
+sigmoid_slope, tanh_slope = row("sigmoid", 0), row("tanh", 0)
+
+
+@jit
+def turned(weight):
+    """The transposed matrix, laid out anew: products of few rows take twice as long with a transposed operand."""
+    y = np.empty((weight.shape[1], weight.shape[0]), weight.dtype)
+    turn(y, weight, weight.dtype.type(1))
+    return y
+
+
+@jit
+def put_product(c, a, b):
+    """C = A B, where A is wide and B is deep."""
+    c[:, :] = 0
+    add_product(c, a, b)
+
+
+# -------------------------------------------------------------------------------------------------------- plain states
+
+def add_and_activate(y, x):
+    for i in range(y.shape[0]):
+        out, more = y[i], x[i]
+        for j in range(out.size):
+            out[j] = f(out[j] + more[j])  # noqa: F821
+
+
+def rnn_kernel(h, x, weight, parts):
+    """h[t + 1] = f(x[t] + h[t] Wᵀ)"""
+    across = turned(weight)
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(x.shape[1], part, parts)
+        if hi > lo:
+            for t in range(x.shape[0]):
+                wide_product(h[t + 1, lo:hi], h[t, lo:hi], across)
+                chunk(h[t + 1, lo:hi], x[t, lo:hi])  # noqa: F821
+    alone(before)
+
+
+def add_and_slope(dx, dh, g, y):
+    for i in range(y.shape[0]):
+        out, later, now, v = dx[i], dh[i], g[i], y[i]
+        for j in range(out.size):
+            out[j] = (now[j] + later[j]) * slope(v[j], v[j])  # noqa: F821
+
+
+def rnn_backward_kernel(dx, dh, g, h, weight, parts):
+    """dx[t] = (g[t] + dx[t + 1] W) · f'(h[t + 1]); dh = dx[0] W, the gradient of the first state"""
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(g.shape[1], part, parts)
+        if hi > lo:
+            dh[lo:hi] = 0
+            for t in range(g.shape[0] - 1, -1, -1):
+                chunk(dx[t, lo:hi], dh[lo:hi], g[t, lo:hi], h[t + 1, lo:hi])  # noqa: F821
+                put_product(dh[lo:hi], dx[t, lo:hi], weight)
+    alone(before)
+
+
+GRAIN = 4096
+
+
+@functools.cache
+def rnn(name):
+    """The kernel (h, x, weight) for f of that name, whose derivative is known from its value: tanh or relu."""
+    chunk = jit(add_and_activate, name=f"rnn_{name}_chunk", f=row(name))
+    return kernel(rnn_kernel, name=f"rnn_{name}", grain=GRAIN, measure=1, chunk=chunk)
+
+
+@functools.cache
+def rnn_backward(name):
+    """The kernel (dx, dh, g, h, weight)."""
+    chunk = jit(add_and_slope, name=f"rnn_{name}_backward_chunk", slope=row(name, 0))
+    return kernel(rnn_backward_kernel, name=f"rnn_{name}_backward", grain=GRAIN, chunk=chunk)
+
+
+# --------------------------------------------------- the arithmetic of gates: in short loops, because these vectorise
+
+@jit
+def sigmoid_of_sum(y, a, x):
+    for j in range(y.size):
+        y[j] = sigmoid(a[j] + x[j])
+
+
+@jit
+def tanh_of_sum(y, a, x):
+    for j in range(y.size):
+        y[j] = tanh(a[j] + x[j])
+
+
+@jit
+def put_tanh(y, x):
+    for j in range(y.size):
+        y[j] = tanh(x[j])
+
+
+@jit
+def remember(c, before, i, f, g):
+    for j in range(c.size):
+        c[j] = f[j] * before[j] + i[j] * g[j]
+
+
+@jit
+def put_product_of(y, a, b):
+    for j in range(y.size):
+        y[j] = a[j] * b[j]
+
+
+@jit
+def times(y, x):
+    for j in range(y.size):
+        y[j] *= x[j]
+
+
+@jit
+def through_sigmoid(d, g, other, y):
+    """d = g · other · σ', for a gate of value y that was multiplied by `other`."""
+    for j in range(d.size):
+        d[j] = g[j] * other[j] * sigmoid_slope(y[j], y[j])
+
+
+@jit
+def through_tanh(d, g, other, y):
+    for j in range(d.size):
+        d[j] = g[j] * other[j] * tanh_slope(y[j], y[j])
+
+
+# ---------------------------------------------------------------------------------------------------------------- LSTM
+
+@kernel(grain=GRAIN, measure=3)
+def lstm(h, c, gates, x, weight, parts):
+    """With i, f, o = σ and g = tanh of the parts (i, f, g, o) of x[t] + h[t] Wᵀ, which are kept in gates[t]:
+
+    c[t + 1] = f · c[t] + i · g, h[t + 1] = o · tanh(c[t + 1]). x and gates (steps, batch, 4 n).
+    """
+    n = h.shape[2]
+    across = turned(weight)
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(x.shape[1], part, parts)
+        if hi > lo:
+            memory = np.empty((hi - lo, 4 * n), x.dtype)  # stays in the cache
+            for t in range(x.shape[0]):
+                wide_product(memory, h[t, lo:hi], across)
+                for b in range(lo, hi):
+                    y, a, u = gates[t, b], memory[b - lo], x[t, b]
+                    sigmoid_of_sum(y[:2 * n], a[:2 * n], u[:2 * n])
+                    tanh_of_sum(y[2 * n:3 * n], a[2 * n:3 * n], u[2 * n:3 * n])
+                    sigmoid_of_sum(y[3 * n:], a[3 * n:], u[3 * n:])
+                    remember(c[t + 1, b], c[t, b], y[:n], y[n:2 * n], y[2 * n:3 * n])
+                    put_tanh(h[t + 1, b], c[t + 1, b])
+                    times(h[t + 1, b], y[3 * n:])
+    alone(before)
+
+
+@jit
+def into_cell(dc, dh, gc, o, tanh_c):
+    """dc, which holds what later steps want of the cell, becomes the gradient of the cell."""
+    for j in range(dc.size):
+        dc[j] += gc[j] + dh[j] * o[j] * tanh_slope(tanh_c[j], tanh_c[j])
+
+
+@kernel(grain=GRAIN)
+def lstm_backward(dx, dh, dc, gh, gc, c, gates, weight, parts):
+    """dx = ∂L/∂x, and dh, dc (batch, n) the gradients of the first states, for the gradients gh, gc of h[1:], c[1:]."""
+    n = dh.shape[1]
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(gh.shape[1], part, parts)
+        if hi > lo:
+            dh[lo:hi] = 0
+            dc[lo:hi] = 0
+            for t in range(gh.shape[0] - 1, -1, -1):
+                for b in range(lo, hi):
+                    d, a = dx[t, b], gates[t, b]
+                    di, df, dg, do = d[:n], d[n:2 * n], d[2 * n:3 * n], d[3 * n:]
+                    i, f, g, o = a[:n], a[n:2 * n], a[2 * n:3 * n], a[3 * n:]
+                    add(dh[b], gh[t, b])
+                    put_tanh(di, c[t + 1, b])
+                    into_cell(dc[b], dh[b], gc[t, b], o, di)
+                    through_sigmoid(do, dh[b], di, o)
+                    through_sigmoid(di, dc[b], g, i)
+                    through_sigmoid(df, dc[b], c[t, b], f)
+                    through_tanh(dg, dc[b], i, g)
+                    times(dc[b], f)
+                put_product(dh[lo:hi], dx[t, lo:hi], weight)
+    alone(before)
+
+
+# ----------------------------------------------------------------------------------------------------------------- GRU
+
+@jit
+def candidate(y, r, a, x):
+    for j in range(y.size):
+        y[j] = tanh(x[j] + r[j] * a[j])
+
+
+@jit
+def mix(h, before, z, n):
+    for j in range(h.size):
+        h[j] = n[j] + z[j] * (before[j] - n[j])
+
+
+@kernel(grain=GRAIN, measure=2)
+def gru(h, gates, x, weight, bias, parts):
+    """With r, z = σ of the parts of x[t] + a, a = h[t] Wᵀ + bias (parts r, z, n), and n = tanh(x_n[t] + r · a_n):
+
+    h[t + 1] = (1 - z) · n + z · h[t]. x (steps, batch, 3 n); gates[t] (batch, 4 n) keeps r, z, n and a_n.
+    """
+    n = h.shape[2]
+    across = turned(weight)
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(x.shape[1], part, parts)
+        if hi > lo:
+            memory = np.empty((hi - lo, 3 * n), x.dtype)
+            for t in range(x.shape[0]):
+                wide_product(memory, h[t, lo:hi], across)
+                for b in range(lo, hi):
+                    y, a, u = gates[t, b], memory[b - lo], x[t, b]
+                    add(a, bias)
+                    sigmoid_of_sum(y[:2 * n], a[:2 * n], u[:2 * n])
+                    put(y[3 * n:], a[2 * n:])
+                    candidate(y[2 * n:3 * n], y[:n], y[3 * n:], u[2 * n:])
+                    mix(h[t + 1, b], h[t, b], y[n:2 * n], y[2 * n:3 * n])
+    alone(before)
+
+
+@jit
+def through_update(dz, dn, dh, before, z, n):
+    """The gradients of z and n before their activations, for dh = ∂L/∂((1 - z) n + z before)."""
+    for j in range(dz.size):
+        dz[j] = dh[j] * (before[j] - n[j]) * sigmoid_slope(z[j], z[j])
+    for j in range(dn.size):
+        dn[j] = dh[j] * (1 - z[j]) * tanh_slope(n[j], n[j])
+
+
+@kernel(grain=GRAIN)
+def gru_backward(dx, da, dh, g, h, gates, weight, parts):
+    """dx = ∂L/∂x and da = ∂L/∂a (steps, batch, 3 n), dh (batch, n) the gradient of the first state."""
+    n = dh.shape[1]
+    before = alone(1)
+    for part in prange(parts):
+        lo, hi = span(g.shape[1], part, parts)
+        if hi > lo:
+            memory = np.zeros((hi - lo, n), dh.dtype)
+            dh[lo:hi] = 0
+            for t in range(g.shape[0] - 1, -1, -1):
+                for b in range(lo, hi):
+                    d, e, a = dx[t, b], da[t, b], gates[t, b]
+                    r, z, new, state = a[:n], a[n:2 * n], a[2 * n:3 * n], a[3 * n:]
+                    add(dh[b], memory[b - lo])
+                    add(dh[b], g[t, b])
+                    through_update(d[n:2 * n], d[2 * n:], dh[b], h[t, b], z, new)
+                    through_sigmoid(d[:n], d[2 * n:], state, r)
+                    put(e[:2 * n], d[:2 * n])
+                    put_product_of(e[2 * n:], d[2 * n:], r)
+                    put_product_of(memory[b - lo], dh[b], z)
+                put_product(dh[lo:hi], da[t, lo:hi], weight)
+            for b in range(lo, hi):
+                add(dh[b], memory[b - lo])
+    alone(before)

@@ -519,7 +519,7 @@ class BCEWithLogits(Loss):
 
     def backward_target(self, g, x, dx):
         dt = empty_array(dx.shape, dx.dtype)
-        run(np.multiply, g.reshape(x.shape) if self.reduction == "none" else g, x, dt)
+        run(np.multiply, g, x, dt.reshape(-1))
         run(np.multiply, dt, -self.factor, dt)
         return dt
 

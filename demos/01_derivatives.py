@@ -8,7 +8,7 @@
 # %%
 from easel import picture
 
-from tinynet import Value, draw, grad
+from tinynet import Value, draw, explain, grad, walkthrough
 
 
 def f(x):
@@ -70,6 +70,8 @@ while order <= 3:
 x = Value(2.0, label="x")
 (slope,) = grad(x**3, [x], create_graph=True)
 slope.label = "d(x³)/dx"
+slope.backward()
+print(f"  its graph, walked backwards, gives the second derivative: {x.grad:g}")
 draw(slope).save(picture("01_derivative_as_graph.svg"))
 
 # %% [markdown]
@@ -86,3 +88,16 @@ for step in range(16):
     x.zero_grad()
     y.backward()
     x.data -= 0.1 * x.grad
+
+# %% [markdown]
+# # Step by step
+# `explain` says every step of the walk in words, forward and backward, with its numbers: each line can be computed by
+# hand. `walkthrough` makes a page of them. Open it in a browser and press the right arrow key; tick "Guess the sign"
+# and say what a gradient will be before you see it; then change a number, and watch what becomes of the others. (In a
+# notebook the page shows itself where it is the last expression of a cell.)
+
+# %%
+print("\nf = (a·b)·(a+b), step by step:")
+print(explain(f_ab))
+walkthrough(f_ab, "f = (a·b)·(a+b)").save(picture("01_step_through.html"))
+print("  … a page to step through: open it in a browser")

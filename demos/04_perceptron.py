@@ -73,5 +73,6 @@ print("The loss of the neuron on XOR stays at ln 2 = 0.693: it does no better th
 model = trained["MLP 2-4-1, XOR"]
 output = model(X[1:2])[0, 0]
 output.label = "logit"
+model.zero_grad()  # the gradients of the last training step are still there
 output.backward()
 draw(output).save(picture("04_xor_network.svg"))

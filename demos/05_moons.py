@@ -16,14 +16,15 @@ from tqdm import tqdm
 import tinynet
 from tinynet import draw, nn, optim
 from tinynet.datasets import moons
+from tinynet.films import Recorder, film
 
 tinynet.manual_seed(7)
 X, y = moons(100, noise=0.1, seed=0)
 targets = y.reshape(-1, 1).astype(float)
 model = nn.MLP(2, [16, 16, 1]).to("scalar")
 loss_function = nn.BCEWithLogitsLoss()
-optimizer = optim.Adam(model.parameters(), lr=0.05)
-STEPS = 40
+optimizer = optim.Adam(model.parameters(), lr=0.1)
+STEPS = 30
 print(model)
 print(f"{len(model.parameters())} parameters, each one a Value")
 
@@ -33,7 +34,11 @@ def score(points):
         return np.array([float(v) for v in np.ravel(model(points))])
 
 
+# %% [markdown]
+# A `Recorder` looks at the model after each step, so that we can look at the training afterwards.
+
 # %%
+recorder = Recorder(model, X, y)
 losses, began = [], time.perf_counter()
 bar = tqdm(range(STEPS), desc="training")
 for _ in bar:
@@ -42,6 +47,7 @@ for _ in bar:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+    recorder(loss)
     losses.append(loss.item())
     bar.set_postfix(loss=f"{loss.item():.4f}")
 seconds = time.perf_counter() - began
@@ -58,11 +64,31 @@ region(left, score, X, y, steps=40)
 left.set_title("where the network says which moon")
 right.plot(losses)
 right.set(title="loss", xlabel="step", yscale="log")
+right.set_yticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["0.5", "0.2", "0.1", "0.05", "0.02", "0.01"])
+right.minorticks_off()
 save("05_moons.png")
 
 # %% [markdown]
+# # The film of the training
+# One page, to open in a browser: move the slider, and see the boundary bend, the weights grow, and what each of the 32
+# hidden neurons makes of the plane. The gradients shrink as the loss does. Some neurons stay white: their ReLU is off
+# everywhere, and no gradient will wake them.
+
+# %%
+movie = film(recorder, "Two moons, one number at a time")
+movie.save(picture("05_moons_film.html"))
+print("  … a film to play: open it in a browser")
+movie.frame(len(movie) // 2).save(picture("05_moons_halfway.png"))
+
+# %% [markdown]
 # # The graph behind one step
-# It is far too large to look at node by node, so `draw` folds every layer into one box.
+# It is far too large to look at node by node, so `draw` folds every layer into one box. ⚠ says what it noticed.
 
 # %%
 draw(loss, depth=1).save(picture("05_moons_loss.svg"))
+
+# %% [markdown]
+# `focus` opens one neuron of one sample: neuron 2 of the first layer, looking at sample 0.
+
+# %%
+draw(loss, depth=1, focus=(0, "layers.0[2]")).save(picture("05_moons_one_neuron.svg"))

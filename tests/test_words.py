@@ -406,6 +406,18 @@ def test_a_neuron_is_judged_by_all_samples(engine):
     assert kinds(loss) == []
 
 
+def test_dead_neurons_of_one_layer_share_a_sentence():
+    model, _ = trained("scalar", activation="relu", seed=2)
+    for i in (1, 3, 4):
+        model.layers[0].bias[i].data = -100.0
+    model.zero_grad()
+    loss = (model([[math.sin(i), math.cos(i)] for i in range(30)]) ** 2).mean()
+    loss.backward()
+    said = [sentence for _, sentence in mistakes(loss) if "layers.0" in sentence]
+    assert len(said) == 1
+    assert said[0].startswith("Dead ReLU: each of layers.0[1, 3, 4] is 0 for all 30 samples, and lets no")
+
+
 def test_a_graph_of_thousands_is_checked_in_a_moment():
     import time
     _, loss = trained("scalar", samples=200)

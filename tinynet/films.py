@@ -404,8 +404,11 @@ def draw_frame(figure, history, i, title):
         (loss_panel, True), (sizes_panel, bool(frame["sizes"])), (neurons_panel, bool(frame.get("neurons"))),
         (attention_panel, bool(frame.get("attention")))) if there]
     columns = min(len(panels), 3)
+    grid = figure.add_gridspec(-(-len(panels) // columns), columns)
     for k, panel in enumerate(panels):
-        panel(figure.add_subplot(-(-len(panels) // columns), columns, k + 1), history, frame, frames)
+        row, column = divmod(k, columns)
+        end = columns if k == len(panels) - 1 else column + 1  # the last one has the rest of its row
+        panel(figure.add_subplot(grid[row, column:end]), history, frame, frames)
 
 
 def loss_panel(axes, history, frame, frames):
@@ -418,7 +421,8 @@ def two_colours():
     """From orange over white to blue: negative and positive, as on the page."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("signs", ["#d9853f", "#ffffff", "#5b93cf"])
+    colours = LinearSegmentedColormap.from_list("signs", ["#d9853f", "#ffffff", "#5b93cf"])
+    return colours.with_extremes(bad="#dfe3e9")  # between tiles
 
 
 def decision_panel(axes, history, frame, frames):
@@ -459,18 +463,21 @@ def sizes_panel(axes, history, frame, frames):
     axes.axvline(frame["step"], color=INK, linewidth=0.8)
     axes.set(title="gradient size (root mean square)", xlabel="step", yscale="log")
     if len(frame["sizes"]) <= 8:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22),
+                    columnspacing=1.0, handlelength=1.2)
 
 
 def tiles(axes, maps, title, **look):
-    """Small square pictures side by side."""
-    columns = max(1, math.ceil(math.sqrt(1.6 * len(maps))))
+    """Small square pictures side by side, as many in a row as suits the shape of the panel."""
+    aspect = axes.bbox.width / axes.bbox.height
+    columns = min(len(maps), max(1, round(math.sqrt(aspect * len(maps)))))
     rows = -(-len(maps) // columns)
     height, width = maps[0].shape
-    wall = np.full((rows * (height + 2), columns * (width + 2)), np.nan)
+    gap = max(1, width // 12)
+    wall = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), np.nan)
     for k, tile in enumerate(maps):
-        r, c = divmod(k, columns)
-        wall[r * (height + 2):r * (height + 2) + height, c * (width + 2):c * (width + 2) + width] = tile
+        r, c = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
+        wall[r:r + height, c:c + width] = tile
     axes.imshow(wall, **look)
     axes.set(title=title)
     axes.axis("off")

@@ -616,12 +616,33 @@ def shut(order, roots, known, name):
             neurons = {}
             for node in layer:
                 neurons.setdefault(frozenset(x for x in sources_of(node) if x in known) or (node,), []).append(node)
-            for neuron, uses in neurons.items():
-                if len(uses) >= MANY and closed.issuperset(uses):
-                    path, _, place = min((known[x] for x in neuron if x in known), default="").partition("[")
-                    called = f"{path.rpartition('.')[0]}[{place.strip(']').split(',')[0]}]" if place else name[uses[0]]
-                    found.append((uses[0], sentence_of(uses[0].op.name, called, f"for all {len(uses):,} samples")))
+            dead = [(neuron, uses) for neuron, uses in neurons.items() if len(uses) >= MANY and closed.issuperset(uses)]
+            if dead:
+                called = [neuron_name(neuron, known) or name[uses[0]] for neuron, uses in dead]
+                first, where = dead[0][1][0], f"for all {len(dead[0][1]):,} samples"
+                found.append((first, sentence_of(first.op.name, each_of(called), where)))
     return found
+
+
+def neuron_name(neuron, known):
+    """layers.0[3], after the parameters that it was computed from; "" where they have no such names."""
+    path, _, place = min((known[x] for x in neuron if x in known), default="").partition("[")
+    return f"{path.rpartition('.')[0]}[{place.strip(']').split(',')[0]}]" if place else ""
+
+
+def each_of(called, most=8):
+    """Several neurons as one subject: each of layers.0[0, 5, 7].
+
+    >>> each_of(["layers.0[3]"]), each_of(["layers.0[5]", "layers.0[14]"]), each_of(["v1", "v2", "v3"], most=2)
+    ('layers.0[3]', 'each of layers.0[5, 14]', 'each of v1, v2 and 1 more')
+    """
+    if len(called) == 1:
+        return called[0]
+    more = f" and {len(called) - most:,} more" if len(called) > most else ""
+    places = [text.rstrip("]").rpartition("[") for text in called]
+    if len({stem for stem, _, _ in places}) == 1 and places[0][0]:
+        return f"each of {places[0][0]}[{', '.join(place for *_, place in places[:most])}]{more}"
+    return f"each of {', '.join(called[:most])}{more}"
 
 
 def sources_of(node):

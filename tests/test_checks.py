@@ -266,6 +266,10 @@ LAYERS = {
     "MaxPool2d": (lambda: nn.MaxPool2d(2), image),
     "AvgPool2d": (lambda: nn.AvgPool2d(2), image),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(2), image),
+    "RNN": (lambda: nn.RNN(2, 3, num_layers=2, dropout=0.3), (3, 2, 2)),
+    "RNN with relu": (lambda: nn.RNN(2, 3, nonlinearity="relu"), (3, 2, 2)),
+    "LSTM": (lambda: nn.LSTM(2, 3, bidirectional=True), (3, 2, 2)),
+    "GRU": (lambda: nn.GRU(2, 3, batch_first=True), (2, 3, 2)),
 }
 
 
@@ -324,8 +328,11 @@ def test_no_operation_and_no_layer_has_been_forgotten():
     operations, layers = set(), set()
 
     def note(output):
-        for y in output if isinstance(output, tuple) else [output]:
-            operations.update(type(node.op) for node in topological(y) if node.op is not None)
+        if isinstance(output, tuple):
+            for part in output:
+                note(part)
+        else:
+            operations.update(type(node.op) for node in topological(output) if node.op is not None)
 
     for f, inputs in FUNCTIONS.values():
         note(f(*inputs))

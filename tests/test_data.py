@@ -1,5 +1,7 @@
 """Every sample comes once an epoch, nothing is learned from the test rows, and bad tables are refused by column."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -252,9 +254,27 @@ def test_read_csv(tmp_path):
     assert read(b"a,b\n")["b"].shape == (0,)
     for content, sentence in ((b"", "is empty"), (b"a,b\n1,2\n3\n", "line 3: expected 2 entries, got 1"),
                               (b"a,a\n1,2\n", "two columns 'a'"), (b"a,\n1,2\n", "a column without a name"),
-                              (b"a\n\xff\n", "is not a CSV file in UTF-8")):
+                              (b"a\n\xff\n", "is not a CSV file in UTF-8"),
+                              (b'a\n1\n"2\n', "after line 3: unexpected end of"), (b"a\n" + b"1" * 200_000, "field larger than field limit")):
         with refused(sentence):
             read(content)
+
+
+@pytest.mark.parametrize("content", [
+    b"a\n" + b"x" * 100_000 + b"\n" + b"y\n" * 50_000,  # in an array of one width, 20 GB
+    b"a\n" + b"1\n" * 50_000 + b"x" * 130_000 + b"\n",
+    b",".join(b"%d" % i for i in range(20_000)) + b"\n" + b"1," * 19_999 + b"1\n",
+    b"a,b\n" + b",\n" * 50_000,
+    b"a\n" + b'"' + b"\n" * 100_000 + b'"\n',
+], ids=["a long entry first", "a long entry last", "wide", "empty", "one entry of many lines"])
+def test_a_table_takes_memory_in_proportion_to_its_file(tmp_path, content):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    tracemalloc.start()
+    read_csv(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * len(content) + (1 << 20)
 
 
 # ------------------------------------------------------------------------------------------- splitting, preprocessing

@@ -17,6 +17,7 @@ Tables are pandas DataFrames, or plain dictionaries {column: array} as `read_csv
 import csv
 import functools
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -253,37 +254,43 @@ class Windows(Dataset):
 # ------------------------------------------------------------------------------------------------------------- tables
 
 def read_csv(path, delimiter=","):
-    """A table from a CSV file with a header: {column: array}, float64 where every entry is a number, else text.
+    """A table from a CSV file with a header: {column: array}, float64 where every entry is a number, else strings.
 
     An empty entry is nan in a column of numbers. `pandas.read_csv` reads more kinds of files; whatever takes a table
     here takes its DataFrames too.
     """
     with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            reader = csv.reader(file, delimiter=delimiter)
-            rows = [(reader.line_num, row) for row in reader if row]
+            header = [name.strip() for name in next((row for row in reader if row), [])]
+            if not header:
+                raise ValueError(f"read_csv: {path} is empty; expected a line with the names of the columns")
+            for name, count in Counter(header).items():
+                if not name or count > 1:
+                    what = f"two columns {name!r}" if name else "a column without a name"
+                    raise ValueError(f"read_csv: {path} has {what}")
+            columns = {name: [] for name in header}
+            lists = list(columns.values())
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise ValueError(f"read_csv: {path}, line {reader.line_num}: expected {len(header)} entries, got "
+                                     f"{len(row)}")
+                for column, entry in zip(lists, row):
+                    column.append(entry)
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"read_csv: {path} is not a CSV file in UTF-8 ({error})") from None
-    if not rows:
-        raise ValueError(f"read_csv: {path} is empty; expected a line with the names of the columns")
-    header = [name.strip() for name in rows.pop(0)[1]]
-    for name in header:
-        if not name or header.count(name) > 1:
-            what = f"two columns {name!r}" if name else "a column without a name"
-            raise ValueError(f"read_csv: {path} has {what}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"read_csv: {path}, line {line}: expected {len(header)} entries, got {len(row)}")
-    columns = zip(*[row for _, row in rows]) if rows else [()] * len(header)
-    return {name: as_numbers(entries) for name, entries in zip(header, columns)}
+            raise ValueError(f"read_csv: {path} is not a CSV file in UTF-8 (after line {reader.line_num}: {error})"
+                             ) from None
+    return {name: as_numbers(entries) for name, entries in columns.items()}
 
 
 def as_numbers(entries):
+    """Entries as float64, or as an array of strings, which takes no more for short ones because one is long."""
     try:
-        numbers = np.array([float(entry) if entry.strip() else math.nan for entry in entries])
+        if not any("_" in entry for entry in entries):  # float("1_0") is 10
+            return np.fromiter((float(entry) if entry.strip() else math.nan for entry in entries), float, len(entries))
     except ValueError:
-        return np.array(entries)
-    return np.array(entries) if any("_" in entry for entry in entries) else numbers  # float("1_0") is 10
+        pass
+    return np.array(entries, dtype=object)
 
 
 def columns_of(table, name):
@@ -390,9 +397,9 @@ class DataFrameDataset(TensorDataset):
                 if self.text == "refuse":
                     raise ValueError(f"DataFrameDataset: the column {column!r} holds text, such as {known[0]!r}; leave "
                                      'it out, or pass text="one-hot" or text="drop"')
-                self.labels[column], counts = np.unique(known.astype(str), return_counts=True)
-                self.labels[column] = self.labels[column].tolist()
-                self.fill[column] = self.labels[column][counts.argmax()]
+                counts = Counter(map(str, known))
+                self.labels[column] = sorted(counts)
+                self.fill[column] = max(self.labels[column], key=counts.get, default=None)
             else:
                 self.fill[column] = float(np.mean(known.astype(np.float64))) if len(known) else None
             self.kept.append(column)
@@ -426,7 +433,7 @@ class DataFrameDataset(TensorDataset):
         entries = entries.copy()
         entries[holes] = self.fill[column]
         if column in self.labels:
-            where = self.places(column, entries.astype(str), self.labels[column])
+            where = self.places(column, map(str, entries), self.labels[column])
             return one_hot(where, len(self.labels[column])).T
         if holes.any() and self.fill[column] is None:
             raise ValueError(f"DataFrameDataset: the column {column!r} has no value at all, so it has no mean")
@@ -446,7 +453,7 @@ class DataFrameDataset(TensorDataset):
 
     def places(self, column, entries, labels):
         known = {label: i for i, label in enumerate(labels)}
-        entries = entries.tolist()
+        entries = list(entries)
         for label in entries:
             if label not in known:
                 raise ValueError(f"DataFrameDataset: the column {column!r} has a label {label!r} that the training "

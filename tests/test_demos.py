@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-for package in ("numba", "matplotlib", "sklearn", "pandas"):
+for package in ("numba", "matplotlib", "sklearn", "pandas", "names"):
     pytest.importorskip(package)
 
 DEMOS = Path(__file__).resolve().parent.parent / "demos"
@@ -27,12 +27,14 @@ SAYS = {
     "09_regression": ["refused: DataFrameDataset: the column 'sex' holds text", "the network"],
     "10_digits": ["digits are read right", "misread"],
     "11_attention": ["the weights add up to 1.0000", "each answer (row) for each value", "two heads"],
+    "14_recurrence": ["27 tokens", "dh3/dw = 0.1586", "got"],
     "15_program": ["%2 = mul %0, %1", "times as fast"],
 }
 # figures that a lesson prints, and where they have to lie
 FIGURES = {
     "10_digits": [(r"([\d.]+)% of the \d+ held-out", 97, 100)],
     "11_attention": [(r"step 30: weights of 'sleeps' \[\S+ +(\S+)", 0.95, 1)],
+    "14_recurrence": [(r"recurrent +[\d,]+ +\d+ +([\d.]+)", 1.6, 1.9), (r"GPT +[\d,]+ +\d+ +([\d.]+)", 1.6, 2.0)],
     "15_program": [(r"gradient or a weight: (\S+)", 0, 1e-12), (r"never seen: ([\d.]+)%", 96, 100)],
 }
 

@@ -255,7 +255,8 @@ def test_read_csv(tmp_path):
     for content, sentence in ((b"", "is empty"), (b"a,b\n1,2\n3\n", "line 3: expected 2 entries, got 1"),
                               (b"a,a\n1,2\n", "two columns 'a'"), (b"a,\n1,2\n", "a column without a name"),
                               (b"a\n\xff\n", "is not a CSV file in UTF-8"),
-                              (b'a\n1\n"2\n', "after line 3: unexpected end of"), (b"a\n" + b"1" * 200_000, "field larger than field limit")):
+                              (b'a\n1\n"2\n', "after line 3: unexpected end of data"),
+                              (b"a\n" + b"1" * 200_000, "field larger than field limit")):
         with refused(sentence):
             read(content)
 

@@ -584,7 +584,7 @@ class Attention(Op):
     def backward(self, g, y, q, k, v):
         dq, dk, dv = (empty_array(x.shape, x.dtype) for x in (q, k, v))
         four = self.four
-        run(kernels.attention.attention_backward, four(dq), four(dk), four(dv), four(contiguous(g)), self.lse,
+        run(kernels.attention.attention_backward, four(dq), four(dk), four(dv), four(contiguous(g)), four(y), self.lse,
             four(q), four(k), four(v), self.mask, self.causal, self.scale)
         return dq, dk, dv
 
@@ -703,7 +703,7 @@ class SelfAttention(Attention):
 
     def backward(self, g, y, qkv):
         d = empty_array(qkv.shape, qkv.dtype)
-        run(kernels.attention.attention_backward, *self.parts(d), self.merged(contiguous(g)), self.lse,
+        run(kernels.attention.attention_backward, *self.parts(d), self.merged(contiguous(g)), self.merged(y), self.lse,
             *self.parts(self.qkv), self.mask, self.causal, self.scale)
         return (d,)
 

@@ -19,7 +19,7 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   layer_norm(y, mean, rstd, x, weight, bias, eps)
                   layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight)
     attention     attention(out, lse, q, k, v, mask, causal, scale)
-                  attention_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale)
+                  attention_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale)
     convolution   conv2d(y, x, weight, bias, stride_h, stride_w, pad_h, pad_w)
                   conv2d_backward(dx, dweight, dbias, g, x, weight, stride_h, stride_w, pad_h, pad_w)
                   max_pool2d(y, where, x, kh, kw, stride_h, stride_w, pad_h, pad_w)   max_pool2d_backward(dx, g, where)
@@ -34,6 +34,7 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)
     updates       the optimisers' formulas on plain numbers (no Numba): sgd_update, adam_update, …
     optimizers    sgd(p, g, momentum, h)   adam(p, g, m, v, h)   adamw   rmsprop   rmsprop_centered
+    tiles         tile_row(c, a, b, i, left, lo, hi, add)      products of small matrices, for use inside kernels
     blas          the matrix product of the BLAS that NumPy brought
     compiled      how kernels are compiled, cached and shared among threads
     math32        exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
@@ -47,7 +48,7 @@ from ..graph import mode
 
 HOMES = {"matmul": "linear", "batched": "linear"}
 FAMILIES = ("elementwise", "linear", "rows", "attention", "convolution", "recurrent", "losses", "updates", "optimizers",
-            "blas", "compiled", "math32")
+            "blas", "compiled", "math32", "tiles")
 
 
 class Kernel:

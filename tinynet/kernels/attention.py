@@ -1,129 +1,137 @@
 """Kernels of attention, softmax(Q Kᵀ · scale + mask) V, which never hold all scores of a long sequence.
 
-A thread takes one head at a time, and of it a block of queries at a time: the scores of the block's queries with all
-keys that they may see lie in a few hundred kilobytes, their softmax is taken where they lie, and the next block writes
-over them. The backward pass computes the scores again from the logarithms of the softmax's denominators. Memory grows
-with the tokens, not with their square; a causal block stops at its own last token. (The idea: Rabe and Staats, 2021;
-Dao et al., 2022, who tile the keys as well.)
+A thread takes one head at a time, of it a block of queries at a time, and goes through the keys block by block. The
+scores of a block of queries with a block of keys lie in the nearest cache; their softmax is kept up to date while the
+blocks go by (the maximum so far, and the sum of the exponentials relative to it). The backward pass computes the scores
+again from the logarithms of the softmax's denominators. Memory grows with the tokens, not with their square. (The idea:
+Milakov and Gimelshein, 2018; Rabe and Staats, 2021; Dao et al., 2022.)
 
+Scores lie with a key to a row and a query to a column: what is done to them is then done to many queries at once.
 Arrays are (batch, heads, tokens, features); they may be views, as long as the features of a token lie in one piece.
 """
 
 import numpy as np
 
 from .compiled import jit, kernel, prange, span
-from .linear import alone, gemm
-from .math32 import exp_of, log_of
-from .rows import largest
+from .math32 import exp_of, log_of, maximum
+from .rows import add, dot, put
+from .tiles import ROWS, tile_row, turn
 
-BLOCK = 64  # queries whose scores are held at a time
-
-
-@jit
-def exponentials(y, shift):
-    """y ← exp(y - shift); returns the sum."""
-    s = y.dtype.type(0)
-    for i in range(y.size):
-        e = exp_of(y[i] - shift)
-        y[i] = e
-        s += e
-    return s
+QUERIES, KEYS = 64, 128  # of a block: its scores take 32 KB
+COLUMNS = 16  # of queries: what no key of a row may be seen by is left out in steps of so many, a multiple of ROWS
 
 
 @jit
-def multiply(y, factor):
-    for i in range(y.size):
-        y[i] *= factor
+def columns(tokens):
+    """How many columns of scores a block of queries has: full vectors."""
+    return min(QUERIES, (tokens + COLUMNS - 1) // COLUMNS * COLUMNS)
+
+
+# Query i of a block may see the keys up to i + ahead, counted from the beginning of the block of keys. So the scores
+# are a triangle wherever the diagonal passes through a block, and the products leave out the other half of it.
+
+@jit
+def first_query(key, ahead):
+    """The first column of which the key's row of scores is computed; no query before it may see the key."""
+    return max(0, key - ahead) // COLUMNS * COLUMNS
 
 
 @jit
-def slopes(ds, p, scale):
+def scores_of(scores, k, queries, ahead):
+    """scores[key, query] = k[key] · queries[:, query]"""
+    for j in range(0, scores.shape[0], ROWS):
+        tile_row(scores, k, queries, j, first_query(j, ahead), 0, k.shape[1], False)
+
+
+@jit
+def add_to_queries(out, scores, v, ahead):
+    """out[query] += Σ over the keys that it may see of scores[key, query] · v[key]"""
+    for i in range(0, out.shape[0], ROWS):
+        tile_row(out, scores.T, v, i, 0, 0, min(v.shape[0], i + ROWS + ahead), True)
+
+
+@jit
+def add_to_keys(out, scores, q, ahead):
+    """out[key] += Σ over the queries that may see it of scores[key, query] · q[query]"""
+    for j in range(0, out.shape[0], ROWS):
+        tile_row(out, scores, q, j, 0, max(0, j - ahead), q.shape[0], True)
+
+
+@jit
+def add_mask(scores, mask, lo, first):
+    """scores[key, query] += mask[query, key], whose block begins at query `lo` and key `first`."""
+    for i in range(min(scores.shape[1], mask.shape[0] - lo)):
+        for j in range(scores.shape[0]):
+            scores[j, i] += mask[lo + i, first + j]
+
+
+@jit
+def raise_to(top, row):
+    for i in range(row.size):
+        top[i] = maximum(top[i], row[i])
+
+
+@jit
+def exponentials(row, shift):
+    """row ← exp(row - shift)"""
+    zero = row.dtype.type(0)
+    for i in range(row.size):
+        x = row[i] - shift[i]
+        row[i] = exp_of(x) if x != -np.inf else zero
+
+
+@jit
+def slopes(ds, p, mean, scale):
     """ds, which holds ∂L/∂p, becomes ∂L/∂s = scale · p (∂L/∂p - Σ p ∂L/∂p)."""
-    mean = p.dtype.type(0)
-    for i in range(p.size):
-        mean += p[i] * ds[i]
-    for i in range(p.size):
-        ds[i] = scale * p[i] * (ds[i] - mean)
+    for i in range(ds.size):
+        ds[i] = scale * p[i] * (ds[i] - mean[i])
 
 
 @jit
-def seen(query, keys, causal):
-    """How many keys the query may see."""
-    return min(query + 1, keys) if causal else keys
+def scale_rows(out, factors):
+    for i in range(out.shape[0]):
+        row, factor = out[i], factors[i]
+        for j in range(row.size):
+            row[j] *= factor
 
 
 @jit
-def turn(y, x, factor):
-    """y = factor · xᵀ. (Small products whose right operand is transposed would take twice the time.)"""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            y[j, i] = x[i, j] * factor
-
-
-@jit
-def reach(rows, features):
-    """How many keys make a product with so many rows and features one that BLAS does without packing its operands."""
-    return max(16, 1000000 // (rows * features) // 16 * 16)
-
-
-@jit
-def wide_product(c, a, b):
-    """C = A B, where B is wide."""
-    width = reach(*a.shape)
-    for lo in range(0, b.shape[1], width):
-        gemm(c[:, lo:lo + width], a, b[:, lo:lo + width], False, False, 1, 0)
-
-
-@jit
-def add_product(c, a, b):
-    """C ← C + A B, where A is wide and B is deep."""
-    depth = reach(*c.shape)
-    for lo in range(0, b.shape[0], depth):
-        gemm(c, a[:, lo:lo + depth], b[lo:lo + depth], False, False, 1, 1)
-
-
-@jit
-def add_tall_product(c, a, b):
-    """C ← C + Aᵀ B, where C is tall."""
-    height = reach(*b.shape)
-    for lo in range(0, c.shape[0], height):
-        gemm(c[lo:lo + height], a[:, lo:lo + height], b, True, False, 1, 1)
-
-
-@jit
-def add_mask(scores, mask, lo):
-    """scores ← scores + mask for the queries lo, lo + 1, …"""
-    for i in range(scores.shape[0]):
-        for j in range(scores.shape[1]):
-            scores[i, j] += mask[lo + i, j]
-
-
-@jit
-def attend(out, lse, q, k, v, mask, causal, scale, memory, turned):
+def attend(out, lse, q, k, v, mask, causal, scale, turned, memory, top, shift, total, factor):
     """One head: out = softmax(q kᵀ scale + mask) v, lse = the logarithm of each softmax's denominator."""
-    tokens, keys = q.shape[0], k.shape[0]
-    turn(turned, k, scale)
-    for lo in range(0, tokens, BLOCK):
-        hi = min(lo + BLOCK, tokens)
-        n = seen(hi - 1, keys, causal)
-        p = memory[:(hi - lo) * n].reshape(hi - lo, n)
-        wide_product(p, q[lo:hi], turned[:, :n])
-        if mask.size:
-            add_mask(p, mask, lo)
-        for i in range(hi - lo):
-            limit = seen(lo + i, keys, causal)
-            row = p[i, :limit]
-            m = largest(row)
-            if m == -np.inf:  # a query that may see nothing: its weights are 0
-                row[:] = 0
-                lse[lo + i] = np.inf
-            else:
-                s = exponentials(row, m)
-                multiply(row, 1 / s)
-                lse[lo + i] = m + log_of(s)
-            p[i, limit:] = 0
-        out[lo:hi] = 0
-        add_product(out[lo:hi], p, v[:n])
+    zero = q.dtype.type(0)
+    for lo in range(0, q.shape[0], QUERIES):
+        hi = min(lo + QUERIES, q.shape[0])
+        turn(turned, q[lo:hi], scale)
+        top[:], total[:], out[lo:hi] = -np.inf, 0, 0
+        for first in range(0, min(hi, k.shape[0]) if causal else k.shape[0], KEYS):
+            last = min(first + KEYS, k.shape[0])
+            ahead = lo - first if causal else KEYS
+            scores = memory[:last - first]
+            scores_of(scores, k[first:last], turned, ahead)
+            if mask.size:
+                add_mask(scores, mask, lo, first)
+            put(factor, top)
+            for j in range(last - first):
+                begin = max(0, j - ahead)
+                raise_to(top[begin:], scores[j, begin:])
+            for i in range(top.size):
+                shift[i] = top[i] if top[i] != -np.inf else zero  # where no key was seen yet
+            exponentials(factor, shift)
+            for i in range(total.size):
+                total[i] *= factor[i]
+            for j in range(last - first):
+                begin, start = max(0, j - ahead), first_query(j, ahead)
+                exponentials(scores[j, start:], shift[start:])
+                scores[j, start:begin] = 0
+                add(total[start:], scores[j, start:])
+            if first:
+                scale_rows(out[lo:hi], factor)
+            add_to_queries(out[lo:hi], scores, v[first:last], ahead)
+        for i in range(lo, hi):
+            s = total[i - lo]  # 0 for a query that may see nothing: its weights are 0
+            factor[i - lo] = 1 / s if s != 0 else s
+            lse[i] = top[i - lo] + log_of(s) if s != 0 else np.inf
+        scale_rows(out[lo:hi], factor)
 
 
 @jit
@@ -139,60 +147,63 @@ def attention(out, lse, q, k, v, mask, causal, scale, parts):
     mask (batch, heads, queries, keys) is added to the scores (a broadcast view will do; of size 0 for none). With
     `causal` query i sees the keys 0 … i only. A query whose mask is -∞ for every key gets 0. Vaswani et al. (2017).
     """
-    heads = q.shape[1]
-    before = alone(1)
+    heads, width = q.shape[1], columns(q.shape[2])
     for part in prange(parts):
-        memory = np.empty(min(BLOCK, q.shape[2]) * k.shape[2], out.dtype)
-        turned = np.empty((k.shape[3], k.shape[2]), out.dtype)
+        turned, memory = np.empty((q.shape[3], width), out.dtype), np.empty((KEYS, width), out.dtype)
+        top, shift, total, factor = (np.empty(width, out.dtype), np.empty(width, out.dtype),
+                                     np.empty(width, out.dtype), np.empty(width, out.dtype))
         lo, hi = span(q.shape[0] * heads, part, parts)
         for i in range(lo, hi):
             b, h = i // heads, i % heads
-            attend(out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h], head_mask(mask, b, h),
-                   causal, out.dtype.type(scale), memory, turned)
-    alone(before)
+            attend(out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h], head_mask(mask, b, h), causal,
+                   out.dtype.type(scale), turned, memory, top, shift, total, factor)
 
 
 @jit
-def attend_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale, memory, second, turned_k, turned_v):
-    """One head. With p the probabilities: dv = pᵀ g, ∂L/∂p = g vᵀ, dq = ∂L/∂s k, dk = ∂L/∂sᵀ q."""
-    tokens, keys = q.shape[0], k.shape[0]
-    turn(turned_k, k, scale)
-    turn(turned_v, v, 1)
+def attend_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, turned_q, turned_g, memory, second, shift,
+                    mean):
+    """One head. With p the probabilities: dv = pᵀ g, ∂L/∂p = g vᵀ, dq = ∂L/∂s k, dk = ∂L/∂sᵀ q; Σ p ∂L/∂p = g · out.
+    """
     dk[:, :] = 0
     dv[:, :] = 0
-    for lo in range(0, tokens, BLOCK):
-        hi = min(lo + BLOCK, tokens)
-        n = seen(hi - 1, keys, causal)
-        p = memory[:(hi - lo) * n].reshape(hi - lo, n)
-        ds = second[:(hi - lo) * n].reshape(hi - lo, n)
-        wide_product(p, q[lo:hi], turned_k[:, :n])
-        if mask.size:
-            add_mask(p, mask, lo)
-        wide_product(ds, g[lo:hi], turned_v[:, :n])
-        for i in range(hi - lo):
-            limit = seen(lo + i, keys, causal)
-            exponentials(p[i, :limit], lse[lo + i])
-            slopes(ds[i, :limit], p[i, :limit], scale)
-            p[i, limit:] = 0
-            ds[i, limit:] = 0
-        add_tall_product(dv[:n], p, g[lo:hi])
-        dq[lo:hi] = 0
-        add_product(dq[lo:hi], ds, k[:n])
-        add_tall_product(dk[:n], ds, q[lo:hi])
+    for lo in range(0, q.shape[0], QUERIES):
+        hi = min(lo + QUERIES, q.shape[0])
+        turn(turned_q, q[lo:hi], scale)
+        turn(turned_g, g[lo:hi], g.dtype.type(1))
+        shift[:], mean[:], dq[lo:hi] = 0, 0, 0
+        put(shift, lse[lo:hi])
+        for i in range(lo, hi):
+            mean[i - lo] = dot(g[i], out[i])
+        for first in range(0, min(hi, k.shape[0]) if causal else k.shape[0], KEYS):
+            last = min(first + KEYS, k.shape[0])
+            ahead = lo - first if causal else KEYS
+            p, ds = memory[:last - first], second[:last - first]
+            scores_of(p, k[first:last], turned_q, ahead)
+            if mask.size:
+                add_mask(p, mask, lo, first)
+            scores_of(ds, v[first:last], turned_g, ahead)
+            for j in range(last - first):
+                begin, start = max(0, j - ahead), first_query(j, ahead)
+                exponentials(p[j, start:], shift[start:])
+                slopes(ds[j, start:], p[j, start:], mean[start:], scale)
+                p[j, start:begin] = 0
+                ds[j, start:begin] = 0
+            add_to_keys(dv[first:last], p, g[lo:hi], ahead)
+            add_to_keys(dk[first:last], ds, q[lo:hi], ahead)
+            add_to_queries(dq[lo:hi], ds, k[first:last], ahead)
 
 
 @kernel(grain=4096)
-def attention_backward(dq, dk, dv, g, lse, q, k, v, mask, causal, scale, parts):
+def attention_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, parts):
     """The gradients of q, k and v, for the gradient g of out."""
-    heads = q.shape[1]
-    before = alone(1)
+    heads, width = q.shape[1], columns(q.shape[2])
     for part in prange(parts):
-        memory = np.empty((2, min(BLOCK, q.shape[2]) * k.shape[2]), dq.dtype)
-        turned_k, turned_v = np.empty((k.shape[3], k.shape[2]), dq.dtype), np.empty((v.shape[3], v.shape[2]), dq.dtype)
+        turned_q, turned_g = np.empty((q.shape[3], width), dq.dtype), np.empty((v.shape[3], width), dq.dtype)
+        memory, second = np.empty((KEYS, width), dq.dtype), np.empty((KEYS, width), dq.dtype)
+        shift, mean = np.empty(width, dq.dtype), np.empty(width, dq.dtype)
         lo, hi = span(q.shape[0] * heads, part, parts)
         for i in range(lo, hi):
             b, h = i // heads, i % heads
-            attend_backward(dq[b, h], dk[b, h], dv[b, h], g[b, h], lse[b, h], q[b, h], k[b, h], v[b, h],
-                            head_mask(mask, b, h), causal, dq.dtype.type(scale), memory[0],
-                            memory[1], turned_k, turned_v)
-    alone(before)
+            attend_backward(dq[b, h], dk[b, h], dv[b, h], g[b, h], out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h],
+                            head_mask(mask, b, h), causal, dq.dtype.type(scale), turned_q, turned_g, memory, second,
+                            shift, mean)

@@ -12,10 +12,9 @@ there are dropped, and their gradients are 0.
 
 import numpy as np
 
-from .attention import add_product, turn, wide_product
 from .compiled import jit, kernel, prange, span
-from .linear import alone
 from .rows import add, put, total
+from .tiles import multiply, turn
 
 
 @jit
@@ -80,7 +79,6 @@ def conv2d(y, x, weight, bias, stride_h, stride_w, pad_h, pad_w, parts):
     high, wide = h + 2 * pad_h, w + 2 * pad_w
     step = width if stride_w > 1 or stride_h > 1 else wide
     matrix = weight.reshape(outputs, channels * kh * kw)
-    before = alone(1)
     for part in prange(parts):
         memory = np.zeros(channels * high * wide + kw, x.dtype)
         padded = memory[:channels * high * wide].reshape(channels, high, wide)
@@ -90,11 +88,10 @@ def conv2d(y, x, weight, bias, stride_h, stride_w, pad_h, pad_w, parts):
         for n in range(lo, hi):
             put_inside(padded, x[n], pad_h, pad_w)
             columns_of(columns, padded, memory, kh, kw, stride_h, stride_w, height, width)
-            wide_product(product, matrix, columns)
+            multiply(product, matrix, columns, False)
             for o in range(outputs):
                 for r in range(height):
                     put_sum(y[n, o, r], product[o, r * step:r * step + width], bias[o])
-    alone(before)
 
 
 @kernel(grain=8192, measure=3)
@@ -109,7 +106,6 @@ def conv2d_backward(dx, dweight, dbias, g, x, weight, stride_h, stride_w, pad_h,
     matrix = weight.reshape(outputs, rows)
     transposed = np.ascontiguousarray(matrix.T)
     sums, biases = np.zeros((parts, rows, outputs), x.dtype), np.zeros((parts, outputs), x.dtype)
-    before = alone(1)
     for part in prange(parts):
         memory = np.zeros(channels * high * wide + kw, x.dtype)
         padded = memory[:channels * high * wide].reshape(channels, high, wide)
@@ -127,15 +123,14 @@ def conv2d_backward(dx, dweight, dbias, g, x, weight, stride_h, stride_w, pad_h,
                     put(share[o, r * step:r * step + width], g[n, o, r])
                 biases[part, o] += total(share[o])
             turn(turned, share, 1)
-            add_product(sums[part], columns, turned)
+            multiply(sums[part], columns, turned, True)
             if dx.size:
-                wide_product(columns, transposed, share)
+                multiply(columns, transposed, share, False)
                 back[:] = 0
                 add_columns(padded_back, back, columns, kh, kw, stride_h, stride_w, height, width)
                 for c in range(channels):
                     for i in range(h):
                         put(dx[n, c, i], padded_back[c, pad_h + i, pad_w:pad_w + w])
-    alone(before)
     dbias[:] = 0
     dweight[:] = 0
     flat = dweight.reshape(outputs, rows)

@@ -22,7 +22,7 @@ from tinynet.kernels import (
     optimizers,
     rows,
     run,
-    tiles,
+    small,
     updates,
 )
 
@@ -342,13 +342,13 @@ def test_layer_norm(dtype, parts):
 
 @both_dtypes
 @pytest.mark.parametrize("m, n, depth", [(1, 1, 1), (3, 40, 7), (8, 32, 16), (17, 23, 0), (21, 101, 5)])
-def test_tiles(m, n, depth, dtype):
+def test_small_products(m, n, depth, dtype):
     rowwise, c = normal(m, depth, dtype=dtype), normal(m, n + 3, dtype=dtype)
     b = normal(depth, n + 3, dtype=dtype)[:, 1:1 + n]
     for a in (rowwise, np.asfortranarray(rowwise)):
         for add in (False, True):
             around = c.copy()
-            tiles.multiply(around[:, 2:2 + n], a, b, add)
+            small.multiply(around[:, 2:2 + n], a, b, add)
             A, B, C = doubles(a, b, c)
             C[:, 2:2 + n] = A @ B + (C[:, 2:2 + n] if add else 0)  # and what lies beside it stays as it was
             same(around, C, 4)

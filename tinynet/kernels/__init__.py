@@ -34,7 +34,7 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)
     updates       the optimisers' formulas on plain numbers (no Numba): sgd_update, adam_update, …
     optimizers    sgd(p, g, momentum, h)   adam(p, g, m, v, h)   adamw   rmsprop   rmsprop_centered
-    tiles         tile_row(c, a, b, i, left, lo, hi, add)      products of small matrices, for use inside kernels
+    small         tile_row(c, a, b, i, left, lo, hi, add)      products of small matrices, for use inside kernels
     blas          the matrix product of the BLAS that NumPy brought
     compiled      how kernels are compiled, cached and shared among threads
     math32        exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
@@ -48,7 +48,7 @@ from ..graph import mode
 
 HOMES = {"matmul": "linear", "batched": "linear"}
 FAMILIES = ("elementwise", "linear", "rows", "attention", "convolution", "recurrent", "losses", "updates", "optimizers",
-            "blas", "compiled", "math32", "tiles")
+            "blas", "compiled", "math32", "small")
 
 
 class Kernel:

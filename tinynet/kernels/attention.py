@@ -15,7 +15,7 @@ import numpy as np
 from .compiled import jit, kernel, prange, span
 from .math32 import exp_of, log_of, maximum
 from .rows import add, dot, put
-from .tiles import ROWS, tile_row, turn
+from .small import ROWS, tile_row, turn
 
 QUERIES, KEYS = 64, 128  # of a block: its scores take 32 KB
 COLUMNS = 16  # of queries: what no key of a row may be seen by is left out in steps of so many, a multiple of ROWS

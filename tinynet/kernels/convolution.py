@@ -14,7 +14,7 @@ import numpy as np
 
 from .compiled import jit, kernel, prange, span
 from .rows import add, put, total
-from .tiles import multiply, turn
+from .small import multiply, turn
 
 
 @jit

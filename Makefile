@@ -5,7 +5,7 @@ BIN = .venv/bin
 RUFF = $(BIN)/ruff check --line-length 120 --select E,F,I,B,UP,W --ignore E731,E741,B905,UP031 \
     --per-file-ignores '*.pyi:F821' tinynet tests demos
 
-.PHONY: demo test bench lint pictures dist clean
+.PHONY: demo test bench lint pictures showing dist clean
 
 demo: .venv/demos
 	$(BIN)/python demos/$(or $(LESSON),*_digits.py)
@@ -25,6 +25,10 @@ lint: .venv/lint
 
 pictures: .venv/demos
 	for lesson in demos/[0-9]*.py; do $(BIN)/python $$lesson || exit 1; done
+
+# the pictures of the README; needs Chromium, which photographs the pages
+showing: .venv/test
+	$(BIN)/python -m tests.showing
 
 # What users install, each in an environment of its own: the tour, and the tests that do without the optional packages
 # and without a system `dot`.

@@ -145,7 +145,7 @@ print(f"\nA layer with two heads on three words of width 4: {len(tinynet.graph.t
 
 # %%
 draw(loss, depth=1).save(picture("11_folded.svg"))
-draw(loss, depth=1, focus="attention[0]").save(picture("11_one_head.svg"))
+draw(loss, depth=1, focus="attention[0]", direction="TB").save(picture("11_one_head.svg"))
 _, heads = reader.attention(words, words, words, average_attn_weights=False)
 for h, table in enumerate(plain(heads)[0]):
     print(f"  head {h}: 'sleeps' looks at " + ", ".join(f"{word} {w:.2f}" for word, w in zip(WORDS, table[2])))

@@ -137,12 +137,14 @@ class Tab:
         self.run(f"document.querySelector({json.dumps(selector)}).select()")
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, path):
-        """A picture of the whole page, also of what is below the window."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    def screenshot(self, path, height=None):
+        """A picture (.png or .webp) of the whole page, also of what is below the window; or of its first pixels."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         size = self.send("Page.getLayoutMetrics")["cssContentSize"]
-        image = self.send("Page.captureScreenshot", captureBeyondViewport=True, clip={**size, "scale": 1})["data"]
-        Path(path).write_bytes(base64.b64decode(image))
+        clip = {**size, "height": height or size["height"], "scale": 1}
+        image = self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip, format=path.suffix[1:])
+        path.write_bytes(base64.b64decode(image["data"]))
 
     def flaws(self):
         """What somebody who does not see well, or has no mouse, would stumble over: a list of sentences."""

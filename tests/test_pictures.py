@@ -704,6 +704,32 @@ def test_focus_opens_one_head_of_numbers():
     assert {int(re.search(r"\[(\d+)", box.name)[1]) % 4 // 2 for box in inside} <= {0}
 
 
+def runs_in_a_circle(drawing):
+    """Whether some box can be reached from itself."""
+    after = {box.id: {arrow.head for arrow in drawing.scene.arrows if arrow.tail == box.id}
+             for box in drawing.scene.boxes}
+    while ends := [id for id, heads in after.items() if not heads]:
+        after = {id: heads - set(ends) for id, heads in after.items() if id not in ends}
+    return bool(after)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_what_follows_an_opened_head_has_a_box_of_its_own(tokens):
+    _, loss = attention("scalar", tokens)
+    drawing = draw(loss, depth=1, focus="attend[1]")
+    assert [box.role for box in drawing.scene.boxes if box.name == "attend"] == ["MultiheadAttention", "after it"]
+    assert not runs_in_a_circle(drawing)
+
+
+@pytest.mark.parametrize("focus", [None, 1, "layers.1[3]", (2, "layers.0[3]"), "layers.2", "sum"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_arrows_never_run_in_a_circle(batch, focus):
+    model, loss = moons_loss(n=3, batch=batch)
+    if focus == "sum":  # a number inside a layer
+        focus = next(n for n in topological(loss) if n.inputs and n.op.name == "+" and n.scope is not None)
+    assert not runs_in_a_circle(draw(loss, depth=1, focus=focus))
+
+
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
 

@@ -249,7 +249,7 @@ class Folding:
 
     def __init__(self, order, models, depth, loose, focus):
         self.order, self.models, self.depth, self.loose, self.focus = order, models, depth, loose, focus
-        self.groups, self.group, self.layers, self.boxed = {}, {}, {}, {}
+        self.groups, self.group, self.layers, self.boxed, self.beyond = {}, {}, {}, {}, set()
         scopes = dict.fromkeys(node.scope for node in order)
         self.callers = {id(call.module) for scope in scopes for call in calls_around(scope)[:-1]}
         self.users = {node: [] for node in order}
@@ -313,6 +313,9 @@ class Folding:
         around = tuple(map(id, modules))
         if node in self.focus.part:
             self.join(node, self.structure(node, self.focus.part[node]), node.op.name, self.focus.part[node])
+        elif call is not None and any(self.follows(x, modules) for x in node.inputs):
+            self.beyond.add(node)
+            self.join(node, ("beyond", around), self.models.name(call), "after it")
         elif call is not None:
             group = self.join(node, around, self.models.name(call), type(call.module).__name__, call.module)
             group.calls[call] = None
@@ -320,6 +323,15 @@ class Folding:
         elif self.loose != "open":
             key = self.structure(node, around) if self.loose == "structure" else ("operation", around, node.op.name)
             self.join(node, key, node.op.name)
+
+    def follows(self, x, modules):
+        """Whether x is what the focus opened in a layer, or follows from that: the layer's rest has a box of its own.
+
+        In one box with what came before, arrows would run in a circle.
+        """
+        focus = self.focus
+        opened = x in self.beyond or x in focus.open or x in focus.part or x in focus.apart
+        return opened and bool(x.inputs) and self.layer_of(x.scope)[0] == modules
 
     def structure(self, node, around):
         """The key of operations of one kind on the same boxes; of a chain, the key of what it continues."""
@@ -577,7 +589,7 @@ class Models:
 # ----------------------------------------------------------------------------------------------------- boxes and arrows
 
 
-ALONE = ("neuron", "one sample")  # the roles of boxes that hold one thing, whatever number of nodes it takes
+ALONE = ("neuron", "one sample", "after it")  # the roles of boxes that hold one thing, of whatever number of nodes
 VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "power", "neg": "negate"}
 
 

@@ -109,6 +109,20 @@ def test_gpt_on_both_engines_and_in_text():
     assert np.array_equal(model.generate([1, 2], 4, temperature=0), text)
 
 
+def test_tokens_may_be_one_hot_values_so_that_a_program_takes_any():
+    tinynet.manual_seed(0)
+    model = nn.GPT(vocab=5, layers=1, heads=2, width=4, context=3).to("scalar")
+    onehot = F.as_values(np.eye(5)[[[0, 0, 0]]], "token")  # the graph is made for one text, and run for others
+    program = tinynet.compile(model(onehot), inputs=onehot, parameters=model.parameters())
+    tokens = rng.integers(0, 5, (6, 3))
+    logits = program(np.eye(5)[tokens].reshape(6, -1))
+    np.testing.assert_allclose(logits[:, 0], np.vectorize(float)(model(tokens)), rtol=1e-12, atol=1e-13)
+    with pytest.raises(ValueError, match="for a table of 4 entries on the scalar engine, got"):
+        model(onehot[:, :, :4])
+    with pytest.raises(ValueError, match=r"got \(5, 4\) of tensors"):
+        model.to("tensor")(onehot)
+
+
 def test_cached_generation_gives_the_same_text():
     tinynet.manual_seed(0)
     model = nn.GPT(vocab=11, layers=2, heads=2, width=8, context=12)

@@ -27,15 +27,22 @@ SAYS = {
     "09_regression": ["refused: DataFrameDataset: the column 'sex' holds text", "the network"],
     "10_digits": ["digits are read right", "misread"],
     "11_attention": ["the weights add up to 1.0000", "each answer (row) for each value", "two heads"],
+    "12_gpt": ["emma, out: [5, 13, 13, 1, 0, -100", "epoch 15: ", "are in no list"],
     "14_recurrence": ["27 tokens", "dh3/dw = 0.1586", "got"],
     "15_program": ["%2 = mul %0, %1", "times as fast"],
+    "16_scalar_gpt": ["nodes, float64", "it invents: "],
 }
 # figures that a lesson prints, and where they have to lie
 FIGURES = {
     "10_digits": [(r"([\d.]+)% of the \d+ held-out", 97, 100)],
     "11_attention": [(r"step 30: weights of 'sleeps' \[\S+ +(\S+)", 0.95, 1)],
+    # on the same held-out names a trigram's loss is 2.085 (lesson 12 prints it)
+    "12_gpt": [(r"held-out loss ([\d.]+) after", 1, 1.95), (r"trigram ([\d.]+) \(", 2, 2.1),
+               (r"difference of a gradient is (\S+)", 0, 1e-12)],
     "14_recurrence": [(r"recurrent +[\d,]+ +\d+ +([\d.]+)", 1.6, 1.9), (r"GPT +[\d,]+ +\d+ +([\d.]+)", 1.6, 2.0)],
     "15_program": [(r"gradient or a weight: (\S+)", 0, 1e-12), (r"never seen: ([\d.]+)%", 96, 100)],
+    "16_scalar_gpt": [(r"difference of a gradient is (\S+)", 0, 1e-12), (r"held-out names: ([\d.]+) a letter", 1, 2.07),
+                      (r"differ by at most (\S+)", 0, 1e-12)],
 }
 
 

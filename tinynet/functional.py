@@ -278,10 +278,20 @@ def table_rows(weight, indices):
 
 
 def embedding(indices, weight):
-    """weight[indices]: a row of the table (entries, width) for each index; result (*indices.shape, width)."""
+    """weight[indices]: a row of the table (entries, width) for each index; result (*indices.shape, width).
+
+    On the scalar engine an index may also be a row of Values, (…, entries), with 1 in its place and 0 elsewhere: then
+    it is their product with the table, so that a compiled program can be given other indices with each sample.
+    """
     if isinstance(indices, Tensor):
         indices = indices._data
     indices = np.asarray(indices)
+    if indices.dtype == object and indices.size and all(isinstance(v, Value) for v in indices.flat):
+        if isinstance(weight, Tensor) or not indices.ndim or indices.shape[-1] != len(weight):
+            raise ValueError(f"embedding: rows of Values, of shape {indices.shape}, are for a table of "
+                             f"{(indices.shape or (0,))[-1]} entries on the scalar engine, got {tuple(weight.shape)}"
+                             + " of tensors" * isinstance(weight, Tensor))
+        return indices @ weight
     if indices.dtype.kind not in "iu":
         raise TypeError(f"embedding: expected whole numbers as indices, got {indices.dtype}")
     run(in_range, indices, len(weight), "embedding: index")

@@ -158,7 +158,8 @@ class PositionalEncoding(Module):
 class GPT(Module):
     """A decoder of `layers` causal transformer blocks over token and position embeddings (Radford et al., 2019).
 
-    GPT(vocab, layers, heads, width, context)(tokens) maps (batch, tokens) indices to logits (batch, tokens, vocab).
+    GPT(vocab, layers, heads, width, context)(tokens) maps (batch, tokens) indices to logits (batch, tokens, vocab). On
+    the scalar engine tokens may also be one-hot rows of Values, (batch, tokens, vocab): see functional.embedding.
     """
 
     def __init__(self, vocab, layers, heads, width, context, dropout=0.0):
@@ -173,8 +174,8 @@ class GPT(Module):
         self.norm, self.head = LayerNorm(width), Linear(width, vocab)
 
     def forward(self, tokens):
-        tokens = token_array(tokens)
-        if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.context:
+        tokens = tokens if is_values(tokens) and tokens.ndim == 3 else token_array(tokens)
+        if tokens.ndim != 2 + is_values(tokens) or not 0 < tokens.shape[1] <= self.context:
             raise ValueError(f"GPT: expected (batch, tokens) with 1 to {self.context} tokens, got shape {tokens.shape}")
         x = self.token(tokens) + self.position(np.arange(tokens.shape[1]))
         x = self.drop(x)

@@ -16,11 +16,11 @@ import functools
 
 import numpy as np
 
-from .attention import add_product, turn, wide_product
 from .compiled import jit, kernel, prange, span
 from .linear import alone
 from .math32 import row
 from .rows import add, put
+from .small import multiply, turn
 
 sigmoid, tanh = row("sigmoid"), row("tanh")
 sigmoid_slope, tanh_slope = row("sigmoid", 0), row("tanh", 0)
@@ -38,7 +38,7 @@ def turned(weight):
 def put_product(c, a, b):
     """C = A B, where A is wide and B is deep."""
     c[:, :] = 0
-    add_product(c, a, b)
+    multiply(c, a, b, True)
 
 
 # -------------------------------------------------------------------------------------------------------- plain states
@@ -58,7 +58,7 @@ def rnn_kernel(h, x, weight, parts):
         lo, hi = span(x.shape[1], part, parts)
         if hi > lo:
             for t in range(x.shape[0]):
-                wide_product(h[t + 1, lo:hi], h[t, lo:hi], across)
+                multiply(h[t + 1, lo:hi], h[t, lo:hi], across, False)
                 chunk(h[t + 1, lo:hi], x[t, lo:hi])  # noqa: F821
     alone(before)
 
@@ -167,7 +167,7 @@ def lstm(h, c, gates, x, weight, parts):
         if hi > lo:
             memory = np.empty((hi - lo, 4 * n), x.dtype)  # stays in the cache
             for t in range(x.shape[0]):
-                wide_product(memory, h[t, lo:hi], across)
+                multiply(memory, h[t, lo:hi], across, False)
                 for b in range(lo, hi):
                     y, a, u = gates[t, b], memory[b - lo], x[t, b]
                     sigmoid_of_sum(y[:2 * n], a[:2 * n], u[:2 * n])
@@ -241,7 +241,7 @@ def gru(h, gates, x, weight, bias, parts):
         if hi > lo:
             memory = np.empty((hi - lo, 3 * n), x.dtype)
             for t in range(x.shape[0]):
-                wide_product(memory, h[t, lo:hi], across)
+                multiply(memory, h[t, lo:hi], across, False)
                 for b in range(lo, hi):
                     y, a, u = gates[t, b], memory[b - lo], x[t, b]
                     add(a, bias)

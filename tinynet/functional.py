@@ -709,7 +709,7 @@ class SelfAttention(Attention):
         return y
 
     def merged(self, y):
-        return y.reshape(*y.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
+        return y.reshape(*y.shape[:2], self.heads, y.shape[2] // self.heads).transpose(0, 2, 1, 3)
 
     def backward(self, g, y, qkv):
         d = empty_array(qkv.shape, qkv.dtype)

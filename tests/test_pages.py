@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tinynet import Value
+from tinynet import Value, draw
 from tinynet.graph import topological
 from tinynet.pages import rules_script, translated, walkthrough
 from tinynet.value import CONSTANT, RULES, Rule
@@ -34,8 +34,8 @@ def chrome():
 @pytest.fixture
 def opened(chrome, tmp_path):
     """A function that saves the page of a graph and opens it from disk."""
-    def open_page(root, **how):
-        walkthrough(root).save(tmp_path / "page.html")
+    def open_page(root, focus=None, **how):
+        walkthrough(root, focus=focus).save(tmp_path / "page.html")
         return chrome.open(tmp_path / "page.html", **how)
 
     return open_page
@@ -326,13 +326,13 @@ def test_random_graphs_over_every_operation_are_computed_as_in_python(seed, open
     assert {rule.name for rule in RULES.values()} <= {node.op.name for node in topological(f) if node.inputs}
     f.backward()
     page, leaves = opened(f), [node for node in topological(f) if not node.inputs]
-    draw = random.Random(seed)
+    stream = random.Random(seed)
     for _ in range(5):
         for (data, slope), (x, g) in zip(numbers(page), fresh(f), strict=True):
             assert data == pytest.approx(x, rel=1e-9, abs=1e-9)
             assert slope == (None if g is None else pytest.approx(g, rel=1e-9, abs=1e-9))
         for leaf in leaves:
-            leaf.data = draw.uniform(-2.0, 2.0) if leaf.op is not CONSTANT else leaf.data
+            leaf.data = stream.uniform(-2.0, 2.0) if leaf.op is not CONSTANT else leaf.data
         for node in topological(f):
             if node.inputs:
                 node.data = node.op.value(*(x.data for x in node.inputs))
@@ -444,12 +444,60 @@ def test_a_graph_of_arrays_is_told_by_shapes_and_sizes(opened):
     assert there == told
     size = float(np.sqrt(np.mean(model.layers[0].weight.grad.astype(float) ** 2)))
     label, = (box for box in boxes(page) if box.startswith("parameter layers.0.weight, "))
-    assert float(re.search(r"gradient rms (\S+)", label)[1]) == pytest.approx(size, rel=1e-3)
+    assert float(re.search(r"grad rms (\S+)", label)[1]) == pytest.approx(size, rel=1e-3)
     shapes = page.run("[...document.querySelectorAll('.sheet.wide .edge text')].map(label => label.textContent.trim())")
     assert {"(8, 2)", "(4, 2)", "(4,)", "(8, 4)", "(1, 4)", "(1,)", "(8, 1)"} <= set(shapes)
     assert page.run("document.querySelector('#whatif')") is None, "a batch is not edited by hand"
     page.screenshot(SHOTS / "walkthrough-arrays.png")
     assert page.flaws() == []
+    assert not page.problems
+
+
+@chromium
+def test_a_large_graph_is_folded_and_told_box_by_box(opened):
+    pytest.importorskip("numpy")
+    from .test_pictures import moons_loss
+
+    _, loss = moons_loss(n=20)
+    with pytest.warns(UserWarning, match="Folded by layer: the graph has [0-9,]+ nodes, and nobody steps through more"):
+        page = opened(loss)
+    assert "Folded by layer" in text(page, ".summary")
+    drawn = {box.name: dict(box.fields) for box in draw(loss, depth=1).scene.boxes if box.kind == "layer"}
+    said = []
+    for _ in range(page.run("steps.length - 1")):
+        before = boxes(page)
+        page.press("ArrowRight")
+        said.append(sentence(page))
+        assert boxes(page) != before, "each step shows something"
+    forward = [line for line in said if " gives " in line]
+    assert said[:len(forward)] == forward, "forward comes first"
+    layers = [line.split()[0] for line in forward if line.startswith("layers")]
+    assert layers == ["layers.0", "layers.1", "layers.2"]
+    assert [line.split()[0] for line in said if line.startswith("layers") and "receives" in line] == layers[::-1]
+    for name in layers:
+        line, = (line for line in said if line.startswith(f"{name} (") and "receives" in line)
+        assert f"receives grad rms {drawn[name]['grad rms']}, its parameters' grad rms " in line
+        assert line.endswith(drawn[name]["their grad rms"])
+    page.press("Home")
+    assert not any(", grad" in box for box in boxes(page))
+    assert page.run("document.querySelector('#whatif')") is None
+    page.screenshot(SHOTS / "walkthrough-folded.png")
+    assert page.flaws() == []
+    assert not page.problems
+
+
+@chromium
+def test_a_focus_opens_a_part_of_the_page(opened):
+    pytest.importorskip("numpy")
+    from .test_pictures import moons_loss
+
+    _, loss = moons_loss(n=6)
+    page = opened(loss, focus=(2, "layers.0[3]"))
+    page.press("End")
+    assert any(box.startswith("parameter layers.0.weight[3,1], data ") and ", grad " in box for box in boxes(page))
+    assert not any("not computed yet" in box for box in boxes(page))
+    with pytest.raises(ValueError, match="focus names 'layers.9'"):
+        walkthrough(loss, focus="layers.9")
     assert not page.problems
 
 

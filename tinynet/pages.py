@@ -15,6 +15,7 @@ import html
 import json
 import math
 import re
+import warnings
 from collections import Counter
 from importlib import resources
 from string import Template
@@ -141,50 +142,53 @@ def role_of(node, root, parameters):
     return "output" if node is root else ""
 
 
-def board(order, name, roles, told, marks, direction):
-    """The graph as SVG whose boxes, operations and edges a script can find, by data-node, data-op and data-edge.
+def live_scene(order, name, roles):
+    """(the scene of a graph of Values with room for numbers that come and go, {id in the picture: its place})
 
-    Every number has a box with room for its data and its gradient: that of any number, or of the texts (data, grad)
-    that are `told` of each node. The edge of operand number p of node n is "n.p". `marks` are the mistakes as
-    {node: their numbers}.
+    Every number has a box with room for its data and its gradient; the place of the edge of operand number p of node n
+    is "n.p".
     """
-    number, boxes, arrows, keys = {node: i for i, node in enumerate(order)}, [], [], []
+    number, boxes, arrows, places = {node: i for i, node in enumerate(order)}, [], [], {}
     for i, node in enumerate(order):
         if node.inputs:
             symbol = scenes.SYMBOLS.get(node.op.name, node.op.name)
             boxes.append(scenes.Box(f"op{i}", "op", symbol, title=f"operation {node.op.name}"))
-            for place, (x, mark) in enumerate(zip(node.inputs, scenes.places(node))):
-                room = f"{mark} {PRODUCT}" if isinstance(node, Value) else f"{mark} {words.shape_text(x.data.shape)}"
-                arrows.append(scenes.Arrow(f"n{number[x]}", f"op{i}", room.strip(), tone="none",
-                                           title=f"operand {place + 1} of {node.op.name}: {name[x]}"))
-                keys.append(f"{i}.{place}")
-            arrows.append(scenes.Arrow(f"op{i}", f"n{i}", title=f"{node.op.name} gives {name[node]}", tone="none"))
-            keys.append(f"{i}.out")
-        data, grad = told[i] if told else (WIDE, WIDE)
+            for p, (x, mark) in enumerate(zip(node.inputs, scenes.places(node))):
+                places[f"edge-{len(arrows)}"] = f"{i}.{p}"
+                arrows.append(scenes.Arrow(f"n{number[x]}", f"op{i}", f"{mark} {PRODUCT}".strip(),
+                                           title=f"operand {p + 1} of {node.op.name}: {name[x]}"))
+            places[f"edge-{len(arrows)}"] = f"{i}.out"
+            arrows.append(scenes.Arrow(f"op{i}", f"n{i}", title=f"{node.op.name} gives {name[node]}"))
         constant = roles[node] == "constant"
-        fields = [("", data[:7])] if constant else [("data", data), ("grad", grad or "–")]
+        fields = [("", WIDE[:7])] if constant else [("data", WIDE), ("grad", WIDE)]
         boxes.append(scenes.Box(f"n{i}", "number", "" if constant else name[node], roles[node], fields,
                                 title=name[node]))
-        boxes[-1].badges = marks.get(node, [])
-    scene = scenes.Scene([order[-1]], boxes, arrows, {})
+        places |= {f"n{i}": str(i), f"op{i}": str(i)}
+    return scenes.Scene([order[-1]], boxes, arrows, {node: f"n{i}" for i, node in enumerate(order)}), places
+
+
+def board(scene, places, direction):
+    """A scene as SVG whose boxes, operations and edges a script can find, by data-node, data-op and data-edge."""
     root = ElementTree.fromstring(pictures.finished(pictures.layout(pictures.dot_of(scene, direction), "svg"), scene))
-    return ElementTree.tostring(addressed(root, keys, direction), encoding="unicode").replace("ns0:", "")
+    return ElementTree.tostring(addressed(root, places, direction), encoding="unicode").replace("ns0:", "")
 
 
-def addressed(root, keys, direction):
-    """The SVG without what the page says itself, its parts addressed by data attributes instead of ids."""
+def addressed(root, places, direction):
+    """The SVG without what the page says itself, its parts addressed by their places instead of ids."""
     for tag in ("title", "desc", "style"):
         root.remove(root.find(f"{SVG}{tag}"))
-    marks = {"n": "data-node", "o": "data-op", "e": "data-edge"}
+    graph = root.find(f"{SVG}g")
+    for note in graph.findall(f"{SVG}text"):
+        graph.remove(note)
     for part in list(root.iter(f"{SVG}g")):
         id, title = part.attrib.pop("id", None), part.find(f"{SVG}title")
         if title is not None:
             part.remove(title)
-        if id is None:
+        if id not in places:
             continue
-        place = re.search(r"\d+", id)[0]
-        part.set(marks[id[0]], keys[int(place)] if id[0] == "e" else place)
-        for text in part.findall(f"{SVG}text") if id[0] == "e" else ():
+        kind = "edge" if id.startswith("edge") else "op" if id.startswith("op") else "node"
+        part.set(f"data-{kind}", places[id])
+        for text in part.findall(f"{SVG}text") if kind == "edge" else ():
             mark, room, _ = text.text.partition(PRODUCT)
             if room:  # to be filled with a product
                 text.text = None
@@ -251,55 +255,61 @@ def style():
 
 # ---------------------------------------------------------------------------------------------------- the walkthrough
 
-MOST = 300  # nodes on a page: more than that, nobody steps through
+MOST = 300  # nodes on a page: through more than that nobody steps one by one
 
 
-def walkthrough(root, title=None):
+def walkthrough(root, title=None, *, depth=None, focus=None):
     """A page that steps through the graph behind `root`: forward, then backward, one share of a gradient at a time.
 
     Buttons and arrow keys step; gradients appear when they are reached; "guess the sign" asks before it shows one; any
     leaf can be edited, and everything is computed again beside a nudge check of each gradient. `.save("f.html")`
-    writes one file; a notebook shows the page by itself. A graph of Tensors is told by shapes and sizes, and cannot be
-    edited.
+    writes one file; a notebook shows the page by itself.
 
-    Raises TypeError where `root` is no node, ValueError for a graph of more than 300 nodes.
+    A graph of Tensors is told by shapes and sizes, and cannot be edited. So is a folded one, box by box: `depth` and
+    `focus` fold it as they do in `draw`, and a graph of more than 300 nodes is folded unasked, and says so.
+
+    Raises TypeError where `root` is no node, ValueError for an unknown depth or focus, or for an operation whose source
+    is not at hand.
     """
     if not (hasattr(root, "inputs") and hasattr(root, "op")):
         raise TypeError(f"walkthrough: expected a Value or a Tensor, got {type(root).__name__} {str(root)[:40]!r}")
     order = topological(root)
-    if len(order) > MOST:
-        raise ValueError(f"walkthrough: the graph has {len(order):,} nodes, more than the {MOST} that one can step "
-                         "through; take a smaller part, one sample or one neuron, or fold it: draw(…, depth=1)")
-    live = isinstance(root, Value)
-    rules = [node.op for node in order if node.inputs] if live else []
-    for rule in rules:
-        if not isinstance(rule, Rule) or None in map(words.written, (rule.value, *rule.derivatives)):
-            raise ValueError(f"walkthrough: the source of {rule.name} is not at hand, so a page cannot compute it")
-    name, parameters = words.names(order), words.parameters_of(order)
-    roles = {node: role_of(node, root, parameters) for node in order}
-    explanation = words.explain(root, limit=None)
-    steps = len([node for node in order if node.inputs])
-    page = live_page(order, name, roles) if live else told_page(order, name, roles)
+    name, mistakes = words.names(order), words.mistakes(root)
+    notes = []
+    if depth is None and focus is None and len(order) > MOST:
+        depth = 1
+        notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and nobody steps through more than {MOST} "
+                     "one by one. depth= looks into layers, focus= opens a part.")
+        warnings.warn(notes[0], stacklevel=2)
+    live = isinstance(root, Value) and depth is None and focus is None
+    if live:
+        scene, places, page, rules, sentences = live_page(root, order, name)
+    else:
+        scene, places, page, rules, sentences = told_page(root, order, name, depth, focus)
+    count = len([node for node in order if node.inputs])
+    summary = [f"{counted(len(order), 'number' if isinstance(root, Value) else 'array')}, "
+               f"{counted(count, 'operation')}.", *notes, *scene.notes]
+    scene.mark(mistakes, most=len(mistakes))
+    scene.notes = []
+    for box in dict.fromkeys(scene.where.values()):
+        said = "".join(f", mistake {i}: {mistakes[i - 1][1]}" for i in box.badges)
+        page["nodes"][int(places[box.id])]["mistakes"] = said
     title = title or f"How {name[root]} gets its gradients"
-    told = [] if live else [(node["data"], node["grad"]) for node in page["nodes"]]
-    mistakes, marks = words.mistakes(root), {}
-    for i, (node, _) in enumerate(mistakes, 1):
-        marks.setdefault(node, []).append(i)
-    for node, said in zip(order, page["nodes"]):
-        said["mistakes"] = "".join(f", mistake {i}: {mistakes[i - 1][1]}" for i in marks.get(node, ()))
     lines = "".join(f"<li>⚠ {i}  {escaped(sentence)}</li>" for i, (_, sentence) in enumerate(mistakes, 1))
-    boards = {side: board(order, name, roles, told, marks, way) for side, way in (("wide", "LR"), ("tall", "TB"))}
     return Page(title, asset(
         "walkthrough.html", title=escaped(title), style=style(), page=quoted(page), script=asset("walkthrough.js"),
-        rules=rules_script(rules), **boards,
-        summary=f"{counted(len(order), 'number' if live else 'array')}, {counted(steps, 'operation')}.",
-        forward=words.FORWARD, backward=escaped(words.BACKWARD.format(name[root])),
+        rules=rules_script(rules), wide=board(scene, places, "LR"), tall=board(scene, places, "TB"),
+        summary="<br>".join(map(escaped, summary)),
+        forward=FORWARD if scene.folded else words.FORWARD,
+        backward=escaped((BACKWARD if scene.folded else words.BACKWARD).format(name[root])),
         mistakes=f'<ul class="mistakes" aria-label="Mistakes">{lines}</ul>' if mistakes else "",
-        transcript=escaped("\n".join(explanation.sentences)),
+        transcript=escaped("\n".join(sentences)),
         whatif=asset("whatif.html") if live else "", guess=GUESS if live else "",
         keys=", <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> a guess" if live else ""))
 
 
+FORWARD = "Forward: each box from the ones before it."
+BACKWARD = "Backward: how large a gradient of {} arrives at each box; rms is the root mean square of its numbers."
 GUESS = '<label class="choice"><input type="checkbox" id="guess"> Guess the sign</label>'
 
 
@@ -307,28 +317,99 @@ def counted(n, what):
     return f"{n} {what}" if n == 1 else f"{n:,} {what}s"
 
 
-def told(x):
+def number_told(x):
     """A number as a page reads it: JSON has no NaN."""
     return x if math.isfinite(x) else str(x)
 
 
-def live_page(order, name, roles):
-    """What the script needs to compute a graph of Values again."""
-    number = {node: i for i, node in enumerate(order)}
+def live_page(root, order, name):
+    """A graph of Values, with what the script needs to compute it again."""
+    rules = [node.op for node in order if node.inputs]
+    for rule in rules:
+        if not isinstance(rule, Rule) or None in map(words.written, (rule.value, *rule.derivatives)):
+            raise ValueError(f"walkthrough: the source of {rule.name} is not at hand, so a page cannot compute it")
+    parameters, number = words.parameters_of(order), {node: i for i, node in enumerate(order)}
+    roles = {node: role_of(node, root, parameters) for node in order}
     uses = Counter(x for node in order for x in node.inputs)
     nodes = [{"name": name[node], "op": node.op.name if node.inputs else None, "role": roles[node],
               "inputs": [number[x] for x in node.inputs]} for node in order]
-    return {"live": True, "nodes": nodes, "leaves": [None if node.inputs else told(node.data) for node in order],
-            "uses": [uses[node] for node in order], "digits": words.DIGITS}
+    page = {"live": True, "nodes": nodes, "digits": words.DIGITS, "uses": [uses[node] for node in order],
+            "leaves": [None if node.inputs else number_told(node.data) for node in order]}
+    return *live_scene(order, name, roles), page, rules, words.explain(root, limit=None).sentences
 
 
-def told_page(order, name, roles):
-    """What the script tells of a graph of Tensors: sentences, ranges of numbers and sizes of gradients."""
-    number, story = {node: i for i, node in enumerate(order)}, words.ShapeStory(order[-1], order, name)
-    gradients = {node: scenes.size_text(scenes.rms([g])) for node, g in story.backward}
-    nodes = [{"name": name[node], "op": node.op.name if node.inputs else None, "role": roles[node],
-              "inputs": [number[x] for x in node.inputs], "data": scenes.extent([node.data]),
-              "grad": f"rms {gradients[node]}" if node in gradients else None} for node in order]
-    steps = [{"kind": "gradient" if g is not None else "forward", "node": number[node],
-              "said": story.sentence((node, g))} for node, g in [*story.forward, *story.backward]]
-    return {"live": False, "nodes": nodes, "steps": steps, "digits": words.DIGITS}
+def told_page(root, order, name, depth, focus):
+    """A graph of Tensors, or a folded one: what its picture shows, and when; there is nothing to compute.
+
+    A box has its data from step `forward` on and its gradients from step `backward` on. Each step says which boxes and
+    edges light up.
+    """
+    scene = scenes.scene(root, depth=depth, focus=focus, limit=MOST)
+    said = None if scene.folded or isinstance(root, Value) else sized(root, order, name, scene)
+    number = {box.id: i for i, box in enumerate(scene.boxes)}
+    came, went = {id: [] for id in number}, {id: [] for id in number}
+    for i, arrow in enumerate(scene.arrows):
+        came[arrow.head].append(i)
+        went[arrow.tail].append(i)
+    nodes = [{"name": called(box, scene), "role": box.role, "look": box.kind, "tone": box.tone, "mistakes": "",
+              "forward": 0, "backward": None, "fields": [[*field, is_gradient(field)] for field in box.fields]}
+             for box in scene.boxes]
+    steps = []
+
+    def step(way, box, text):
+        operation = "op-" + box.id if "op-" + box.id in number else box.id
+        edges = went[box.id] if way == "backward" else sorted({*came[operation], *came[box.id]})
+        steps.append({"kind": way, "said": text, "edges": edges,
+                      "boxes": [number[id] for id in dict.fromkeys((operation, box.id))]})
+        for i in steps[-1]["boxes"]:
+            nodes[i][way] = len(steps)
+
+    for way, box, text in said or box_by_box(scene):
+        step(way, box, text)
+    places = {id: str(i) for id, i in number.items()} | {f"edge-{i}": str(i) for i in range(len(scene.arrows))}
+    return scene, places, {"live": False, "nodes": nodes, "steps": steps}, [], [step["said"] for step in steps]
+
+
+def is_gradient(field):
+    return "grad" in field[0] or field[0] == "shares"
+
+
+def called(box, scene):
+    """What the page calls a box: its name, or the operation that made it."""
+    made = next((other.title.removeprefix("operation ") for other in scene.boxes if other.id == "op-" + box.id), "")
+    return box.name or (f"the result of {made}" if made else "a number")
+
+
+def sized(root, order, name, scene):
+    """[(way, box, sentence), …] of a graph of Tensors; the boxes get the gradients that the sentences tell of."""
+    story, steps = words.ShapeStory(root, order, name), []
+    for node in order:
+        box = scene.where[node]
+        box.name = box.name or (name[node] if box.role != "constant" else "")
+    for node, g in [*story.forward, *story.backward]:
+        box = scene.where[node]
+        if g is not None:
+            box.fields = [field for field in box.fields if not is_gradient(field)]
+            box.fields.append(("grad rms", scenes.size_text(scenes.rms([g]))))
+        steps.append(("forward" if g is None else "backward", box, story.sentence((node, g))))
+    return steps
+
+
+def box_by_box(scene):
+    """[(way, box, sentence), …] of a folded graph: each box after those it is made from, and then all the way back."""
+    before = {box.id: {arrow.tail for arrow in scene.arrows if arrow.head == box.id} for box in scene.boxes}
+    waiting, walk = list(scene.boxes), []
+    while waiting:  # boxes of one operation wherever it occurs may need each other: then the first one comes first
+        placed = {box.id for box in walk}
+        walk.append(next((box for box in waiting if before[box.id] <= placed), waiting[0]))
+        waiting.remove(walk[-1])
+    steps = []
+    for way, boxes in (("forward", walk), ("backward", walk[::-1])):
+        for box in boxes:
+            fields = [f"{key} {text}".strip().replace("their grad", "its parameters' grad") for key, text in box.fields
+                      if is_gradient((key, text)) == (way == "backward") and text != "–"]
+            if box.kind != "op" and fields and (way == "backward" or before[box.id]):
+                name, verb = called(box, scene), "gives" if way == "forward" else "receives"
+                subject = f"{name} ({box.role})" if box.role else name
+                steps.append((way, box, f"{subject} {verb} {', '.join(fields)}"))
+    return steps

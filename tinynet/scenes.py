@@ -166,7 +166,7 @@ def number_box(id, node, name, role, largest, shares, numbers=True, called="numb
         text = figure(node.data)
         return Box(id, "number", node.label, role, [("", text)], "constant", f"constant {text}")
     fields = []
-    if is_array(node.data) or not numbers:
+    if getattr(node.data, "shape", ()) or not numbers:
         fields.append(("shape", shape_text(node.data.shape)))
     if numbers:
         fields.append(("data", extent([node.data])))
@@ -664,7 +664,7 @@ def boxes_and_arrows(order, roots, parameters, group, derivatives=False, numbers
                     arrow.tone = tone_of(share, largest)
                 arrow.label = f"{place} {text}".strip()
                 arrow.title += f"; {text}"
-            elif is_array(x.data):
+            elif getattr(x.data, "shape", ()):
                 arrow.label = f"{place} {shape_text(x.data.shape)}".strip()
             arrows.append(arrow)
         arrows.append(Arrow(op, home[node], title=f"{name} gives {called.get(node) or node.label or short(node)}"))

@@ -17,7 +17,7 @@ function erf(x) { // the one function of the page of calculus that Math lacks; A
   return Math.sign(x) * (1 - Math.exp(-a * a) / tail / Math.sqrt(Math.PI));
 }
 
-const { nodes, digits: DIGITS } = PAGE;
+const { nodes, digits: DIGITS } = PAGE;  // of a page that is not live: boxes, with what they show from which step on
 if (PAGE.live) PAGE.leaves = PAGE.leaves.map((x) => ({ nan: NaN, inf: Infinity, "-inf": -Infinity })[x] ?? x); // not in JSON
 const ROOT = nodes.length - 1;
 const isConstant = (i) => nodes[i].role === "constant";
@@ -166,10 +166,10 @@ function stepsOf() {
   return steps;
 }
 
-const steps = nodes.length > 1 || PAGE.live ? stepsOf() : [{ kind: "start" }];
+const steps = stepsOf();
 const reached = nodes.map(() => 0); // the step at which a node has its number
-steps.forEach((step, k) => { if (step.kind === "forward") reached[step.node] = k; });
-const turn = steps.findIndex((step) => step.kind === "seed" || step.kind === "gradient"); // where the way back begins
+steps.forEach((step, k) => { if (PAGE.live && step.kind === "forward") reached[step.node] = k; });
+const turn = steps.findIndex((step) => step.kind === "seed" || step.kind === "backward"); // where the way back begins
 const original = PAGE.live ? evaluate(PAGE.leaves) : null;
 let leaves = PAGE.live ? [...PAGE.leaves] : [], state = original, at = 0;
 let guessing = null, score = [0, 0]; // the step whose sign is asked for; right answers, and all
@@ -180,7 +180,6 @@ function known(k) {
   for (const step of steps.slice(0, k + 1)) {
     if (step.kind === "seed") grads[ROOT] = { total: 1, complete: true };
     if (step.kind === "share") grads[step.to] = { total: state.shares[step.share].total, complete: step.last };
-    if (step.kind === "gradient") grads[step.node] = { said: nodes[step.node].grad, complete: true };
   }
   return grads;
 }
@@ -201,21 +200,20 @@ function toneOf(grad, largest) {
 /** Show the picture as it is at step k: what is known, and what is being computed. */
 function paint(k) {
   const step = steps[k], grads = known(k);
-  const largest = PAGE.live ? Math.max(0, ...state.grad.filter(Number.isFinite).map(Math.abs)) : 0;
+  const largest = Math.max(0, ...state.grad.filter(Number.isFinite).map(Math.abs));
   const active = new Set(), lit = new Set();
   if (step.kind === "forward") nodes[step.node].inputs.forEach((j, place) => { active.add(j); lit.add(`${step.node}.${place}`); });
   if (step.kind === "forward") lit.add(`${step.node}.out`);
   if (step.kind === "share") { lit.add(`${step.node}.${step.place}`); active.add(step.to); }
-  if (step.kind === "gradient") nodes.forEach((user, i) => user.inputs.forEach((j, place) => j === step.node && lit.add(`${i}.${place}`)));
   if (step.node !== undefined) active.add(step.node);
   nodes.forEach((node, i) => {
     const ready = reached[i] <= k, grad = grads[i];
-    const data = ready ? (PAGE.live ? figure(state.data[i]) : node.data) : "";
-    const slope = grad === null ? "" : grad.said ?? signed(grad.total) + (grad.complete ? "" : " + …");
-    const tone = grad && grad.said === undefined ? toneOf(grad.total, largest) : "none";
+    const data = ready ? figure(state.data[i]) : "";
+    const slope = grad === null ? "" : signed(grad.total) + (grad.complete ? "" : " + …");
+    const tone = grad ? toneOf(grad.total, largest) : "none";
     for (const box of all(`[data-node="${i}"]`)) {
       box.setAttribute("class", `node number ${node.role} ${isConstant(i) ? "constant" : tone}` +
-        (ready ? "" : " waiting") + (active.has(i) ? " active" : "") + (PAGE.live && state.data[i] !== original.data[i] ? " changed" : ""));
+        (ready ? "" : " waiting") + (active.has(i) ? " active" : "") + (state.data[i] !== original.data[i] ? " changed" : ""));
       const [first, second] = box.querySelectorAll(".value");
       first.textContent = data || "?";
       if (second) second.textContent = slope || "–";
@@ -236,6 +234,28 @@ function paint(k) {
       (lit.has(key) && step.kind !== "forward" ? " back" : "") + (reached[key.split(".")[0]] > k ? " waiting" : ""));
     const label = edge.querySelector(".product");
     if (label) label.textContent = share ? `${figure(share.local, 3)} × ${figure(share.incoming, 3)}` : "";
+  }
+}
+
+/** The same for a page that only tells: each box shows its fields from the step on at which they are known. */
+function paintTold(k) {
+  const step = steps[k];
+  nodes.forEach((node, i) => {
+    const ready = node.forward <= k, back = node.backward !== null && node.backward <= k;
+    const tone = back || !/^(positive|negative|zero)/.test(node.tone) ? node.tone : "none";
+    const texts = node.fields.map(([, text, gradient]) => gradient ? (back ? text : "–") : ready ? text : "?");
+    for (const box of all(`[data-node="${i}"], [data-op="${i}"]`)) {
+      box.setAttribute("class", `node ${node.look} ${node.role.split(" ")[0]} ${tone}` + (ready ? "" : " waiting") +
+        (step.boxes?.includes(i) ? " active" : ""));
+      box.querySelectorAll(".value").forEach((value, n) => { value.textContent = texts[n]; });
+      const said = node.fields.map(([key], n) => texts[n] === "?" || texts[n] === "–" ? "" : `${key} ${texts[n]}`.trim());
+      const words = [`${node.role} ${node.name}`.trim(), ready ? "" : "not computed yet", ...said];
+      if (back || node.look !== "op") box.setAttribute("aria-label", words.filter(Boolean).join(", ") + node.mistakes);
+    }
+  });
+  for (const edge of all("[data-edge]")) {
+    const lit = step.edges?.includes(Number(edge.dataset.edge));
+    edge.setAttribute("class", "edge none" + (lit ? " active" : "") + (lit && step.kind === "backward" ? " back" : ""));
   }
 }
 
@@ -280,9 +300,10 @@ function show(k) {
   at = Math.max(0, Math.min(steps.length - 1, k));
   guessing = null;
   $("#ask").hidden = true;
-  paint(at);
+  PAGE.live ? paint(at) : paintTold(at);
   tell(at);
-  const target = String(steps[at].to ?? steps[at].node), boxes = all(".sheet .node.active").filter(inSight);
+  const target = String(steps[at].to ?? steps[at].node ?? steps[at].boxes?.at(-1));
+  const boxes = all(".sheet .node.active").filter(inSight);
   boxes.sort((a, b) => (a.dataset.node === target) - (b.dataset.node === target));
   boxes.forEach((box) => keepInSight(box, box.closest(".sheet"))); // the one that the step is about comes last
 }

@@ -300,6 +300,14 @@ def test_clipping_on_both_engines(norm_type):
     np.testing.assert_allclose(*results, rtol=1e-12)
 
 
+def test_captured_clipping_finds_the_gradients_of_today():
+    x, clip = Tensor(np.zeros((2, 2)), requires_grad=True), capture(lambda: nn.utils.clip_grad_norm_([x], 1.0))
+    for largest in (3.0, 4.0, 5.0):
+        x.grad = (np.eye(2) * largest).T
+        assert clip().item() == pytest.approx(largest * 2 ** 0.5)
+        np.testing.assert_allclose(x.grad, np.eye(2) / 2 ** 0.5, rtol=1e-5)
+
+
 def test_gradients_that_are_no_numbers():
     x = Tensor(np.ones(2), requires_grad=True)
     x.grad = [np.inf, 1.0]

@@ -91,9 +91,7 @@ class Recurrent(Module):
         """The first states, each (layers · directions, batch, hidden_size)."""
         count, batch = self.num_layers * len(self.directions()), x.shape[1]
         if hx is None:
-            nothing = (batch, self.hidden_size)
-            nothing = F.as_values(np.zeros(nothing)) if is_values(x) else zeros(nothing, dtype=x.dtype)
-            return [[nothing] * count] * len(self.state)
+            return [[self.nothing(f"{letter}0", (batch, self.hidden_size), x)] * count for letter in self.state]
         wanted = (count, self.hidden_size) if alone else (count, batch, self.hidden_size)
         given = hx if len(self.state) > 1 else (hx,)
         if not isinstance(given, (tuple, list)) or len(given) != len(self.state):
@@ -101,12 +99,20 @@ class Recurrent(Module):
                             f"{type(hx).__name__}")
         states = []
         for letter, s in zip(self.state, given):
-            s = F.beside(s, self.weight_ih_l0, letter)
+            s = F.beside(s, self.weight_ih_l0, f"{letter}0")
             if tuple(s.shape) != wanted:
                 raise ValueError(f"{name}: the first state {letter} has shape {tuple(s.shape)}, expected {wanted} "
                                  f"(layers{' · directions' * self.bidirectional}{', batch' * (not alone)}, features)")
             states.append(s[:, None] if alone else s)
         return states
+
+    def nothing(self, label, shape, x):
+        """The state of who has read nothing, 0, in the engine of x."""
+        if is_values(x):
+            return F.as_values(np.zeros(shape), label)
+        state = zeros(shape, dtype=x.dtype)
+        state.label = label
+        return state
 
     def extra_repr(self):
         settings = [f"{name}={value}" for name, usual in (

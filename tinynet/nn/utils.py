@@ -7,7 +7,7 @@ import numpy as np
 from .. import kernels
 from ..graph import mode
 from ..kernels import run
-from ..tensors import Tensor, empty_array
+from ..tensors import Tensor, contiguous, empty_array
 from ..value import Value
 
 
@@ -32,7 +32,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     sums = np.zeros(len(tensors) + 1)  # of |gᵢ|^p (or the largest), for each tensor and for all Values together
     put_sum(sums[-1:], np.array([p.grad for p in values]), norm_type)
     for i, p in enumerate(tensors):
-        g = p._grad.reshape(-1)
+        g = contiguous(p._grad).reshape(-1)
         if norm_type == 2:
             run(kernels.linear.total_of_squares, sums[i:i + 1], g)
         else:

@@ -2,8 +2,8 @@
 
 A step needs the state that the step before it left, so the steps come one after the other; the samples of a batch know
 nothing of each other. So each thread takes its rows of the batch through all steps: of every step it computes the
-product of state and weights (with BLAS, on one thread), and the arithmetic of the gates while they are in the cache.
-What the inputs bring to all steps is one large product beforehand, the gradient of the weights is one afterwards.
+product of state and weights, which stay in the cache, and then the arithmetic of the gates. What the inputs bring to
+all steps is one large product beforehand, the gradient of the weights is one afterwards.
 
 Arrays are (steps, batch, features). h and c are (steps + 1, batch, n) and hold the first state, which the caller wrote,
 and the state after each step; x is what the inputs bring, W_ih x[t] + b; weight is W_hh, for several gates one below
@@ -17,7 +17,6 @@ import functools
 import numpy as np
 
 from .compiled import jit, kernel, prange, span
-from .linear import alone
 from .math32 import row
 from .rows import add, put
 from .small import multiply, turn
@@ -28,17 +27,10 @@ sigmoid_slope, tanh_slope = row("sigmoid", 0), row("tanh", 0)
 
 @jit
 def turned(weight):
-    """The transposed matrix, laid out anew: products of few rows take twice as long with a transposed operand."""
+    """The transposed matrix, laid out anew for products."""
     y = np.empty((weight.shape[1], weight.shape[0]), weight.dtype)
     turn(y, weight, weight.dtype.type(1))
     return y
-
-
-@jit
-def put_product(c, a, b):
-    """C = A B, where A is wide and B is deep."""
-    c[:, :] = 0
-    multiply(c, a, b, True)
 
 
 # -------------------------------------------------------------------------------------------------------- plain states
@@ -53,14 +45,12 @@ def add_and_activate(y, x):
 def rnn_kernel(h, x, weight, parts):
     """h[t + 1] = f(x[t] + h[t] Wᵀ)"""
     across = turned(weight)
-    before = alone(1)
     for part in prange(parts):
         lo, hi = span(x.shape[1], part, parts)
         if hi > lo:
             for t in range(x.shape[0]):
                 multiply(h[t + 1, lo:hi], h[t, lo:hi], across, False)
                 chunk(h[t + 1, lo:hi], x[t, lo:hi])  # noqa: F821
-    alone(before)
 
 
 def add_and_slope(dx, dh, g, y):
@@ -72,15 +62,13 @@ def add_and_slope(dx, dh, g, y):
 
 def rnn_backward_kernel(dx, dh, g, h, weight, parts):
     """dx[t] = (g[t] + dx[t + 1] W) · f'(h[t + 1]); dh = dx[0] W, the gradient of the first state"""
-    before = alone(1)
     for part in prange(parts):
         lo, hi = span(g.shape[1], part, parts)
         if hi > lo:
             dh[lo:hi] = 0
             for t in range(g.shape[0] - 1, -1, -1):
                 chunk(dx[t, lo:hi], dh[lo:hi], g[t, lo:hi], h[t + 1, lo:hi])  # noqa: F821
-                put_product(dh[lo:hi], dx[t, lo:hi], weight)
-    alone(before)
+                multiply(dh[lo:hi], dx[t, lo:hi], weight, False)
 
 
 GRAIN = 4096
@@ -161,7 +149,6 @@ def lstm(h, c, gates, x, weight, parts):
     """
     n = h.shape[2]
     across = turned(weight)
-    before = alone(1)
     for part in prange(parts):
         lo, hi = span(x.shape[1], part, parts)
         if hi > lo:
@@ -176,7 +163,6 @@ def lstm(h, c, gates, x, weight, parts):
                     remember(c[t + 1, b], c[t, b], y[:n], y[n:2 * n], y[2 * n:3 * n])
                     put_tanh(h[t + 1, b], c[t + 1, b])
                     times(h[t + 1, b], y[3 * n:])
-    alone(before)
 
 
 @jit
@@ -190,7 +176,6 @@ def into_cell(dc, dh, gc, o, tanh_c):
 def lstm_backward(dx, dh, dc, gh, gc, c, gates, weight, parts):
     """dx = ∂L/∂x, and dh, dc (batch, n) the gradients of the first states, for the gradients gh, gc of h[1:], c[1:]."""
     n = dh.shape[1]
-    before = alone(1)
     for part in prange(parts):
         lo, hi = span(gh.shape[1], part, parts)
         if hi > lo:
@@ -209,8 +194,7 @@ def lstm_backward(dx, dh, dc, gh, gc, c, gates, weight, parts):
                     through_sigmoid(df, dc[b], c[t, b], f)
                     through_tanh(dg, dc[b], i, g)
                     times(dc[b], f)
-                put_product(dh[lo:hi], dx[t, lo:hi], weight)
-    alone(before)
+                multiply(dh[lo:hi], dx[t, lo:hi], weight, False)
 
 
 # ----------------------------------------------------------------------------------------------------------------- GRU
@@ -235,7 +219,6 @@ def gru(h, gates, x, weight, bias, parts):
     """
     n = h.shape[2]
     across = turned(weight)
-    before = alone(1)
     for part in prange(parts):
         lo, hi = span(x.shape[1], part, parts)
         if hi > lo:
@@ -249,7 +232,6 @@ def gru(h, gates, x, weight, bias, parts):
                     put(y[3 * n:], a[2 * n:])
                     candidate(y[2 * n:3 * n], y[:n], y[3 * n:], u[2 * n:])
                     mix(h[t + 1, b], h[t, b], y[n:2 * n], y[2 * n:3 * n])
-    alone(before)
 
 
 @jit
@@ -265,7 +247,6 @@ def through_update(dz, dn, dh, before, z, n):
 def gru_backward(dx, da, dh, g, h, gates, weight, parts):
     """dx = ∂L/∂x and da = ∂L/∂a (steps, batch, 3 n), dh (batch, n) the gradient of the first state."""
     n = dh.shape[1]
-    before = alone(1)
     for part in prange(parts):
         lo, hi = span(g.shape[1], part, parts)
         if hi > lo:
@@ -282,7 +263,6 @@ def gru_backward(dx, da, dh, g, h, gates, weight, parts):
                     put(e[:2 * n], d[:2 * n])
                     put_product_of(e[2 * n:], d[2 * n:], r)
                     put_product_of(memory[b - lo], dh[b], z)
-                put_product(dh[lo:hi], da[t, lo:hi], weight)
+                multiply(dh[lo:hi], da[t, lo:hi], weight, False)
             for b in range(lo, hi):
                 add(dh[b], memory[b - lo])
-    alone(before)

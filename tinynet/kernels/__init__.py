@@ -37,6 +37,7 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
     small         tile_row(c, a, b, i, left, lo, hi, add)      products of small matrices, for use inside kernels
     blas          the matrix product of the BLAS that NumPy brought
     compiled      how kernels are compiled, cached and shared among threads
+    vectors       the numbers in a register of the processor, for loops that compilers leave slow
     math32        exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
 
 A family is imported on first use: importing `tinynet.kernels` imports neither NumPy nor Numba.
@@ -48,7 +49,7 @@ from ..graph import mode
 
 HOMES = {"matmul": "linear", "batched": "linear"}
 FAMILIES = ("elementwise", "linear", "rows", "attention", "convolution", "recurrent", "losses", "updates", "optimizers",
-            "blas", "compiled", "math32", "small")
+            "blas", "compiled", "math32", "small", "vectors")
 
 
 class Kernel:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .compiled import jit, kernel, prange, span
 from .math32 import exp_of, log_of, maximum
-from .rows import add, dot, put
+from .rows import put
 from .small import ROWS, tile_row, turn
 
 QUERIES, KEYS = 64, 128  # of a block: its scores take 32 KB
@@ -66,72 +66,115 @@ def add_mask(scores, mask, lo, first):
 
 
 @jit
-def raise_to(top, row):
-    for i in range(row.size):
-        top[i] = maximum(top[i], row[i])
+def hide(scores, ahead):
+    """scores[key, query] = -∞ where the query may not see the key"""
+    for j in range(ahead + 1, scores.shape[0]):
+        row = scores[j]
+        for i in range(min(row.size, j - ahead)):
+            row[i] = -np.inf
 
 
 @jit
-def exponentials(row, shift):
-    """row ← exp(row - shift)"""
-    zero = row.dtype.type(0)
-    for i in range(row.size):
-        x = row[i] - shift[i]
-        row[i] = exp_of(x) if x != -np.inf else zero
+def raise_to(top, scores):
+    """top[query] ← the largest of itself and of scores[:, query]"""
+    for j in range(scores.shape[0]):
+        for i in range(top.size):
+            top[i] = maximum(top[i], scores[j, i])
 
 
 @jit
-def slopes(ds, p, mean, scale):
-    """ds, which holds ∂L/∂p, becomes ∂L/∂s = scale · p (∂L/∂p - Σ p ∂L/∂p)."""
-    for i in range(ds.size):
-        ds[i] = scale * p[i] * (ds[i] - mean[i])
+def finite_or_zero(y, x):
+    for i in range(x.size):
+        y[i] = x[i] if x[i] != -np.inf else x.dtype.type(0)
+
+
+@jit
+def shrink(total, factor, shift):
+    """factor ← exp(factor - shift); total ← total · factor"""
+    zero = total.dtype.type(0)
+    for i in range(total.size):
+        x = factor[i] - shift[i]
+        factor[i] = exp_of(x) if x != -np.inf else zero
+        total[i] *= factor[i]
+
+
+@jit
+def exponentials(total, scores, shift):
+    """scores ← exp(scores - shift); total[query] += Σ scores[:, query]"""
+    zero = scores.dtype.type(0)
+    for j in range(scores.shape[0]):
+        for i in range(shift.size):
+            x = scores[j, i] - shift[i]
+            e = exp_of(x) if x != -np.inf else zero
+            scores[j, i] = e
+            total[i] += e
+
+
+@jit
+def slopes(ds, p, shift, mean, scale):
+    """p, which holds the scores s, becomes exp(s - shift), the probabilities; ds, which holds ∂L/∂p, becomes
+    ∂L/∂s = scale · p (∂L/∂p - Σ p ∂L/∂p)."""
+    zero = p.dtype.type(0)
+    for j in range(p.shape[0]):
+        for i in range(shift.size):
+            x = p[j, i] - shift[i]
+            e = exp_of(x) if x != -np.inf else zero
+            p[j, i] = e
+            ds[j, i] = scale * e * (ds[j, i] - mean[i])
+
+
+@jit
+def dots(out, a, b):
+    """out[i] = a[i] · b[i]"""
+    for i in range(a.shape[0]):
+        s = out.dtype.type(0)
+        for j in range(a.shape[1]):
+            s += a[i, j] * b[i, j]
+        out[i] = s
 
 
 @jit
 def scale_rows(out, factors):
     for i in range(out.shape[0]):
-        row, factor = out[i], factors[i]
-        for j in range(row.size):
-            row[j] *= factor
+        for j in range(out.shape[1]):
+            out[i, j] *= factors[i]
+
+
+@jit
+def finish(out, lse, top, total, factor):
+    """out ← out / total, and the logarithms of the sums; 0 and ∞ for a query that may see nothing."""
+    for i in range(lse.size):
+        s = total[i]
+        factor[i] = 1 / s if s != 0 else s
+        lse[i] = top[i] + log_of(s) if s != 0 else np.inf
+    scale_rows(out, factor)
 
 
 @jit
 def attend(out, lse, q, k, v, mask, causal, scale, turned, memory, top, shift, total, factor):
     """One head: out = softmax(q kᵀ scale + mask) v, lse = the logarithm of each softmax's denominator."""
-    zero = q.dtype.type(0)
     for lo in range(0, q.shape[0], QUERIES):
         hi = min(lo + QUERIES, q.shape[0])
         turn(turned, q[lo:hi], scale)
         top[:], total[:], out[lo:hi] = -np.inf, 0, 0
-        for first in range(0, min(hi, k.shape[0]) if causal else k.shape[0], KEYS):
-            last = min(first + KEYS, k.shape[0])
+        end = min(hi, k.shape[0]) if causal else k.shape[0]
+        for first in range(0, end, KEYS):
+            last = min(first + KEYS, end)
             ahead = lo - first if causal else KEYS
             scores = memory[:last - first]
             scores_of(scores, k[first:last], turned, ahead)
             if mask.size:
                 add_mask(scores, mask, lo, first)
+            hide(scores, ahead)
             put(factor, top)
-            for j in range(last - first):
-                begin = max(0, j - ahead)
-                raise_to(top[begin:], scores[j, begin:])
-            for i in range(top.size):
-                shift[i] = top[i] if top[i] != -np.inf else zero  # where no key was seen yet
-            exponentials(factor, shift)
-            for i in range(total.size):
-                total[i] *= factor[i]
-            for j in range(last - first):
-                begin, start = max(0, j - ahead), first_query(j, ahead)
-                exponentials(scores[j, start:], shift[start:])
-                scores[j, start:begin] = 0
-                add(total[start:], scores[j, start:])
+            raise_to(top, scores)
+            finite_or_zero(shift, top)  # where no key was seen yet
+            shrink(total, factor, shift)
+            exponentials(total, scores, shift)
             if first:
                 scale_rows(out[lo:hi], factor)
             add_to_queries(out[lo:hi], scores, v[first:last], ahead)
-        for i in range(lo, hi):
-            s = total[i - lo]  # 0 for a query that may see nothing: its weights are 0
-            factor[i - lo] = 1 / s if s != 0 else s
-            lse[i] = top[i - lo] + log_of(s) if s != 0 else np.inf
-        scale_rows(out[lo:hi], factor)
+        finish(out[lo:hi], lse[lo:hi], top, total, factor)
 
 
 @jit
@@ -172,22 +215,18 @@ def attend_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, turne
         turn(turned_g, g[lo:hi], g.dtype.type(1))
         shift[:], mean[:], dq[lo:hi] = 0, 0, 0
         put(shift, lse[lo:hi])
-        for i in range(lo, hi):
-            mean[i - lo] = dot(g[i], out[i])
-        for first in range(0, min(hi, k.shape[0]) if causal else k.shape[0], KEYS):
-            last = min(first + KEYS, k.shape[0])
+        dots(mean, g[lo:hi], out[lo:hi])
+        end = min(hi, k.shape[0]) if causal else k.shape[0]
+        for first in range(0, end, KEYS):
+            last = min(first + KEYS, end)
             ahead = lo - first if causal else KEYS
             p, ds = memory[:last - first], second[:last - first]
             scores_of(p, k[first:last], turned_q, ahead)
+            scores_of(ds, v[first:last], turned_g, ahead)
             if mask.size:
                 add_mask(p, mask, lo, first)
-            scores_of(ds, v[first:last], turned_g, ahead)
-            for j in range(last - first):
-                begin, start = max(0, j - ahead), first_query(j, ahead)
-                exponentials(p[j, start:], shift[start:])
-                slopes(ds[j, start:], p[j, start:], mean[start:], scale)
-                p[j, start:begin] = 0
-                ds[j, start:begin] = 0
+            hide(p, ahead)
+            slopes(ds, p, shift, mean, scale)
             add_to_keys(dv[first:last], p, g[lo:hi], ahead)
             add_to_keys(dk[first:last], ds, q[lo:hi], ahead)
             add_to_queries(dq[lo:hi], ds, k[first:last], ahead)

@@ -19,7 +19,7 @@ import sys
 from types import FunctionType
 
 # Idle threads of one pool must not spin on the cores that another pool (BLAS, PyTorch) wants: set before Numba starts.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import numba

@@ -20,7 +20,8 @@ print("Two layers without a bend: B(Ax) =", B @ (A @ x), "and one layer (BA)x ="
 # %% [markdown]
 # # Each with its derivative
 # What flows back through an activation is multiplied by its derivative. Where the derivative is nearly zero (shaded)
-# the function is *saturated*: whatever the loss has to say, the weights before it do not hear it.
+# the function is *saturated*: whatever the loss has to say, the weights before it do not hear it. (The thin stripe in
+# gelu is only its lowest point, which a weight soon leaves again.)
 
 
 # %%

@@ -87,4 +87,5 @@ save("06_optimizers.png")
 # but arrives. RMSprop and Adam set out diagonally: both directions count alike. On the saddle SGD rolls down to the
 # ridge and hardly moves for twenty steps, while those who divide by the gradient's own size do not notice that it is
 # small. That has its price at the bottom, where RMSprop divides almost nothing by almost nothing, and leaps: it wants
-# a learning rate that falls. None is best everywhere: change a learning rate above, and another one wins.
+# a learning rate that falls; and where Adam, which gathers speed as momentum does, runs past the goal and circles it.
+# None is best everywhere: change a learning rate above, and another one wins.

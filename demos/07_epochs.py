@@ -51,7 +51,8 @@ for lr in (0.0003, 0.003, 0.03, 1.0):
     print(f"{lr:13}   {history['loss'][-1]:20.4f}   {history['val_accuracy'][-1]:19.1%}")
     rates.semilogy(history["loss"], label=f"lr = {lr}")
 rates.set(title="the learning rate (batches of 32)", xlabel="epoch", ylabel="training loss")
-rates.legend()
+rates.set_ylim(top=100)
+rates.legend(ncols=2)
 
 # %% [markdown]
 # # The batch

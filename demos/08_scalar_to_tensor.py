@@ -26,6 +26,7 @@ scalars = nn.MLP(2, [16, 16, 1])
 scalars.load_state_dict(tensors.state_dict())
 scalars.to("scalar")
 inputs, targets = tinynet.tensor(X.astype(np.float64)), tinynet.tensor(y.astype(np.float64))
+inputs.label, targets.label = "x", "target"
 
 # %% [markdown]
 # # The same gradients
@@ -45,7 +46,8 @@ for path, p in tensors.named_parameters():
 
 # %% [markdown]
 # # The same graph
-# Folded, the graph of 65,000 Values and the graph of a few Tensors show the same layers.
+# Folded, the graph of 65,000 Values and the graph of a few Tensors show the same layers. Both also find the same fault
+# (⚠): some neurons of these random first weights answer 0 to every sample. They are dead, as in lesson 3.
 
 # %%
 draw(loss_scalar, depth=1).save(picture("08_scalar.svg"))

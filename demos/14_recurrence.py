@@ -12,6 +12,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 from easel import ORANGE, heat, picture, save
+from tqdm import tqdm
 
 import tinynet
 from tinynet import nn, optim
@@ -92,7 +93,7 @@ def loss_of(model, tokens, targets):
     return nn.functional.cross_entropy(logits_of(model, tokens).reshape(-1, VOCAB), targets.reshape(-1))
 
 
-def learn(model):
+def learn(kind, model):
     """(training losses, validation losses, seconds) after each epoch, and the median time of a step in µs."""
     optimizer = optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.1)
     schedule = optim.CosineAnnealingLR(optimizer, T_max=EPOCHS)
@@ -110,7 +111,7 @@ def learn(model):
     everything = next(iter(DataLoader(valid, batch_size=len(valid))))
     rows, steps, clock = [], [], 0.0
     step(*next(iter(loader)))  # records the step, and compiles what was not compiled yet
-    for _ in range(EPOCHS):
+    for _ in tqdm(range(EPOCHS), desc=f"{kind}, epochs"):
         losses = []
         for batch in loader:
             began = time.perf_counter()
@@ -127,7 +128,7 @@ print("\n            weights   µs a step   validation loss (nats a letter)")
 models = {kind: fresh(kind) for kind in ("recurrent", "GPT")}
 curves = {}
 for kind, model in models.items():
-    curves[kind], microseconds = learn(model)
+    curves[kind], microseconds = learn(kind, model)
     print(f"{kind:10}  {sum(p.numel() for p in model.parameters()):7,}   {microseconds:9.0f}   "
           f"{curves[kind][-1, 1]:.3f} (guessing: {np.log(VOCAB):.3f})")
 

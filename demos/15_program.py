@@ -2,7 +2,7 @@
 
 # %% [markdown]
 # # What you drew is what runs
-# Lesson 5 trained a network of single numbers on 100 points. In each step Python made 66,000 little objects, walked
+# Lesson 5 trained a network of single numbers on 100 points. In each step Python made 65,000 little objects, walked
 # back through them and threw them away, only to make the very same graph again in the next step. `compile` keeps the
 # graph: it is written down once, as a list of instructions, and one loop goes down that list for many samples at once.
 #
@@ -89,7 +89,7 @@ def seconds_of(step, repeats=200):
         began = time.perf_counter()
         step()
         times.append(time.perf_counter() - began)
-    return float(np.median(times))
+    return min(times)  # the least disturbed
 
 
 optimizer = rivals[0][1]
@@ -102,7 +102,7 @@ def step(batch):
     return error
 
 
-rows = {"interpreted, 100 samples": float(np.median(seconds[1])),
+rows = {"interpreted, 100 samples": min(seconds[1]),
         "compiled, 100 samples": seconds_of(lambda: step(samples[:100])),
         "compiled, 10,000 samples": seconds_of(lambda: step(samples), 20)}
 print("\nOne training step:")
@@ -143,7 +143,7 @@ middle.plot(range(1, EPOCHS + 1), losses)
 middle.set(title=f"loss on 10,000 points ({elapsed:.1f} s)", xlabel="epoch", yscale="log")
 bars = right.barh(list(rows), [t * 1e3 for t in rows.values()], color=BLUE)
 right.bar_label(bars, [f" {t * 1e3:,.2f} ms" for t in rows.values()])
-right.set(xscale="log", xlim=(0.01, 1e4), title="one training step", xlabel="ms (each mark is ten times the last)")
+right.set(xscale="log", xlim=(0.01, 1e5), title="one training step", xlabel="ms (each mark is ten times the last)")
 right.invert_yaxis()
 right.grid(axis="y", visible=False)
 save("15_program.png")

@@ -34,13 +34,16 @@ def save(name):
 
 
 def region(axes, score, X, y, steps=60):
-    """Shade where score(points) is above 0, draw the boundary between, and the samples on top."""
+    """Shade where score(points) is above 0, draw the boundary between, and the samples on top.
+
+    Scores are logits: white is a coin's toss, and what never gets beyond ±1 stays pale.
+    """
     import numpy as np
 
     (left, bottom), (right, top) = X.min(0) - 0.4, X.max(0) + 0.4
     a, b = np.meshgrid(np.linspace(left, right, steps), np.linspace(bottom, top, steps))
     z = np.reshape(score(np.column_stack([a.ravel(), b.ravel()])), a.shape)
-    reach = max(abs(z.min()), abs(z.max()), 1e-9)
+    reach = max(abs(z.min()), abs(z.max()), 1.0)
     axes.contourf(a, b, z, levels=np.linspace(-reach, reach, 21), cmap=LOW_TO_HIGH, alpha=0.6)
     if z.min() < 0 < z.max():
         axes.contour(a, b, z, levels=[0], colors="black", linewidths=1)

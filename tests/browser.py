@@ -9,6 +9,7 @@
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ class Browser:
         self.from_read, from_write = os.pipe()
 
         def pipes():  # the browser reads from descriptor 3 and writes to 4
-            source, target = os.dup(to_read), os.dup(from_write)
+            source, target = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, from_write))  # out of their way
             os.dup2(source, 3), os.dup2(target, 4)
 
         self.process = subprocess.Popen([chromium(), *FLAGS, f"--user-data-dir={self.profile}"], preexec_fn=pipes,

@@ -369,6 +369,24 @@ def test_a_film_of_several_classes_and_of_attention_plays(tmp_path):
             assert not page.problems
 
 
+@chromium
+def test_matrices_that_are_no_chain_are_maps_not_a_network(tmp_path):
+    recorder = Recorder(nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)),
+                        np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32))
+    recorder(1.0)
+    film(recorder).save(tmp_path / "maps.html")
+    film(recorder).save(tmp_path / "maps.png")
+    with browser.Browser() as chrome:
+        page = chrome.open(tmp_path / "maps.html")
+        page.wait("document.body.dataset.ready === 'yes'")
+        assert page.run("document.querySelector('#network .note').textContent").startswith("Each matrix as a map")
+        assert "0.self_attn.in_proj_weight 8 to 24" in page.run(
+            "document.querySelector('#network canvas').getAttribute('aria-label')")
+        page.screenshot(SHOTS / "film-matrices.png")
+        assert page.flaws() == []
+        assert not page.problems
+
+
 # ------------------------------------------------------------------------------------------------- frames on paper
 
 

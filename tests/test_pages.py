@@ -412,8 +412,34 @@ def test_a_broken_graph_has_exactly_its_badge(graph, kind, opened):
     lines = page.run("[...document.querySelectorAll('.mistakes li')].map(line => line.textContent)")
     assert len(lines) == 1 and lines[0].startswith(f"⚠ 1  {kind}: ")
     badges = page.run("[...document.querySelectorAll('.sheet.wide .badge')].map(badge => badge.textContent)")
-    assert badges == ["⚠ 1"]
-    assert [box for box in boxes(page) if "mistake 1: " + kind in box]
+    there = kind != "Not reached"  # what the loss does not reach has no box
+    assert badges == ["⚠ 1"] * there
+    assert len([box for box in boxes(page) if "mistake 1: " + kind in box]) == there
+    assert not page.problems
+
+
+@chromium
+@pytest.mark.parametrize("make", [lambda: Value(2.0), lambda: Value(math.inf, label="i") * Value(0.0),
+                                  lambda: Value(0.0, label="z").sqrt(), lambda: Value(1.0) ** 0.0])
+def test_a_graph_at_the_edge_has_a_page(make, opened):
+    page = opened(make())
+    page.press("ArrowRight", 4)
+    page.press("Home")
+    assert page.flaws() == []
+    assert not page.problems
+
+
+@chromium
+def test_a_notebook_shows_the_page_in_a_frame(chrome, tmp_path):
+    _, _, f = example()
+    f.backward()
+    (tmp_path / "cell.html").write_text("<meta charset=utf-8>" + walkthrough(f)._repr_html_(), encoding="utf-8")
+    page = chrome.open(tmp_path / "cell.html")
+    inside = "document.querySelector('iframe').contentDocument"
+    page.wait(f"{inside}.querySelectorAll('#transcript button').length === 10")
+    page.run(f"{inside}.querySelector('#next').click()")
+    assert page.run(f"{inside}.querySelector('#count').textContent") == "1 / 10"
+    assert page.run("document.querySelector('iframe').title") == "How f gets its gradients"
     assert not page.problems
 
 

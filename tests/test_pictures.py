@@ -18,6 +18,8 @@ from tinynet.graph import topological
 from tinynet.pictures import FAINT, FORMATS, INK, PALETTE, PAPER, Drawing, draw, layout
 from tinynet.words import explain
 
+from .test_words import BROKEN
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -755,6 +757,13 @@ def test_a_mistake_is_found_and_a_healthy_graph_has_none():
     (f * 1.0).backward()
     scene = draw(f).scene
     assert [note.split(":")[0] for note in scene.notes] in (["⚠ 1  Old gradients"], ["⚠ 1  Backward twice"])
+
+
+@pytest.mark.parametrize(("graph", "kind"), BROKEN, ids=[graph.__name__ for graph, _ in BROKEN])
+def test_a_broken_graph_has_exactly_its_badge(graph, kind):
+    scene = draw(graph()).scene
+    assert [note.split(":")[0] for note in scene.notes] == [f"⚠ 1  {kind}"]
+    assert sum(len(box.badges) for box in scene.boxes) == (kind != "Not reached")  # what is not there has no box
 
 
 def test_the_text_alternative_is_the_explanation():

@@ -117,8 +117,32 @@ function mark(context, x, y, k) {
   else { context.moveTo(x, y - 4.6); context.lineTo(x + 4.4, y + 3.4); context.lineTo(x - 4.4, y + 3.4); context.closePath(); }
 }
 
+const matrices = stacks => Object.entries(stacks).filter(([, stack]) => stack.shape.length === 2);
+const isChain = layers => layers.every(([, { shape }], k) => k === 0 || shape[1] === layers[k - 1][1].shape[0]);
+
+/** Matrices that do not follow one upon the other, as those of attention: each as a map. */
+function drawMatrices(layers) {
+  const columns = Math.ceil(Math.sqrt(1.5 * layers.length)), rows = Math.ceil(layers.length / columns);
+  const [context, width, height] = canvasOf("network", Math.max(0.72, 0.3 * rows)), [w, h] = [width / columns, height / rows];
+  context.imageSmoothingEnabled = false;
+  layers.forEach(([key, weights], k) => {
+    const [out, into] = weights.shape, values = weights.frame(at), [x, y] = [k % columns * w, Math.floor(k / columns) * h];
+    let largest = 1;
+    for (const v of values) largest = Math.max(largest, Math.abs(v));
+    context.drawImage(image(values, into, out, (v, rgba, i) => mix(v / largest, rgba, i)), x + 4, y + 4, w - 8, h - 28);
+    context.fillStyle = colours.soft;
+    context.textAlign = "left";
+    let text = key;
+    while (text.length > 4 && context.measureText(text).width > w - 8) text = "…" + text.slice(2);
+    context.fillText(text, x + 4, y + h - 8);
+  });
+}
+
 function drawNetwork(stacks) {
-  const layers = Object.entries(stacks).filter(([, stack]) => stack.shape.length === 2);
+  const layers = matrices(stacks);
+  name("network", `${$("what").selectedOptions[0].textContent} of ${layers.length} layers at step ${about.steps[at]}: ` +
+    layers.map(([key, { shape }]) => `${key} ${shape[1]} to ${shape[0]}`).join(", "));
+  if (!isChain(layers)) return drawMatrices(layers);
   const [context, width, height] = canvasOf("network", 0.72), step = (width - 60) / layers.length;
   const X = k => 30 + k * step, Y = (i, n) => height * (i + 0.5) / n;
   layers.forEach(([, weights], k) => {
@@ -158,8 +182,6 @@ function drawNetwork(stacks) {
         context.stroke();
       }
   });
-  name("network", `${$("what").selectedOptions[0].textContent} of ${layers.length} layers at step ${about.steps[at]}: ` +
-    layers.map(([key, { shape }]) => `${key} ${shape[1]} to ${shape[0]}`).join(", "));
 }
 
 function ticks(low, high, logarithmic) {
@@ -324,6 +346,8 @@ async function main() {
   const network = Object.values(stacks.parameters).some(stack => stack.shape.length === 2);
   $("decision").hidden = !decision;
   $("network").hidden = !network;
+  if (!isChain(matrices(stacks.parameters))) $("network").querySelector(".note").textContent =
+    "Each matrix as a map, a row for each output. Blue: positive. Orange: negative.";
   $("sizes").hidden = !Object.keys(about.sizes).length;
   $("neurons").hidden = !some("neurons");
   $("attention").hidden = !some("attention");

@@ -29,6 +29,7 @@ import math
 import os
 import zlib
 from importlib import resources
+from itertools import pairwise
 
 import numpy as np
 
@@ -387,7 +388,7 @@ class Frame:
 
         with matplotlib.rc_context({"svg.hashsalt": "tinynet", "axes.spines.top": False, "axes.spines.right": False,
                                     "font.size": 9, "text.color": INK}):
-            figure = Figure(figsize=(10, 6.4), layout="constrained")
+            figure = Figure(layout="constrained")
             draw_frame(figure, self.history, self.i, self.title)
             out = io.BytesIO()
             metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[format]
@@ -404,7 +405,9 @@ def draw_frame(figure, history, i, title):
         (loss_panel, True), (sizes_panel, bool(frame["sizes"])), (neurons_panel, bool(frame.get("neurons"))),
         (attention_panel, bool(frame.get("attention")))) if there]
     columns = min(len(panels), 3)
-    grid = figure.add_gridspec(-(-len(panels) // columns), columns)
+    rows = -(-len(panels) // columns)
+    figure.set_size_inches(10, 3.2 * rows + 0.2)
+    grid = figure.add_gridspec(rows, columns)
     for k, panel in enumerate(panels):
         row, column = divmod(k, columns)
         end = columns if k == len(panels) - 1 else column + 1  # the last one has the rest of its row
@@ -444,6 +447,8 @@ def decision_panel(axes, history, frame, frames):
 
 def weights_panel(axes, history, frame, frames):
     layers = [p for p in frame["parameters"].values() if p.ndim == 2 and p.size <= 2000]
+    if any(a.shape[0] != b.shape[1] for a, b in pairwise(layers)):
+        return matrices_panel(axes, layers)
     for k, weight in enumerate(layers):
         size = np.abs(weight).max() or 1.0
         for (i, j), w in np.ndenumerate(weight / size):
@@ -453,6 +458,20 @@ def weights_panel(axes, history, frame, frames):
     for k, n in enumerate([layers[0].shape[1], *(weight.shape[0] for weight in layers)] if layers else []):
         axes.scatter([k] * n, 1 - (np.arange(n) + 0.5) / n, s=18, color="white", edgecolor=INK, zorder=3)
     axes.set(title="weights: + blue, − orange and dashed")
+    axes.axis("off")
+
+
+def matrices_panel(axes, matrices):
+    """Matrices that do not follow one upon the other, as those of attention: each as a map."""
+    columns = math.ceil(math.sqrt(1.5 * len(matrices)))
+    rows = -(-len(matrices) // columns)
+    for k, matrix in enumerate(matrices):
+        r, c = divmod(k, columns)
+        small = axes.inset_axes([c / columns, 1 - (r + 1) / rows, 0.92 / columns, 0.92 / rows])
+        size = np.abs(matrix).max() or 1.0
+        small.imshow(matrix / size, cmap=two_colours(), vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        small.set(xticks=[], yticks=[])
+    axes.set(title="weights: + blue, − orange")
     axes.axis("off")
 
 

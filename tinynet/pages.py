@@ -219,7 +219,8 @@ class Page:
         return f"Page({self.title!r}, {len(self.text.encode()) / 1000:.0f} kB)"
 
     def _repr_html_(self):
-        return f'<iframe srcdoc="{html.escape(self.text)}" width="100%" height="760" style="border:0"></iframe>'
+        return (f'<iframe srcdoc="{html.escape(self.text)}" width="100%" height="760" style="border:0" '
+                f'title="{escaped(self.title)}"></iframe>')
 
     def save(self, path):
         """Write the page; a crash leaves an old file whole. ValueError for a name that does not end in .html."""

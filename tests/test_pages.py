@@ -98,10 +98,19 @@ a, b = Value(-2.0, label="a"), Value(3.0, label="b")
 f = (a * b) * (a + b) - a.tanh() / 3
 f.backward()
 print(walkthrough(f).text)
+from tinynet import datasets, film, manual_seed, nn
+from tinynet.films import Recorder
+manual_seed(0)
+model = nn.MLP(2, [3, 1]).to("scalar")
+recorder = Recorder(model, *datasets.moons(10, seed=0))
+recorder(model([[0.5, 1.0]]).sum())
+print(film(recorder).html)
 """
 
 
-def test_the_same_graph_gives_the_same_page_in_every_process():
+def test_the_same_graph_and_the_same_film_give_the_same_bytes_in_every_process():
+    pytest.importorskip("numba")
+
     def run(seed):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"}
         return subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, check=True).stdout
@@ -542,6 +551,8 @@ def test_everybody_can_use_the_page(width, dark, opened):
         page.run(f"show({step})")
         assert page.flaws() == []
     assert page.run("document.querySelectorAll('svg [data-node]:not([aria-label])').length") == 0
+    live = page.run("[...document.querySelectorAll('[aria-live], output')].map(region => region.id)")
+    assert live == ["live", "edited"], "a screen reader is told of the step and of the edit, not of every number"
     page.screenshot(SHOTS / f"walkthrough-{width}-{'dark' if dark else 'light'}.png")
     page.run("document.querySelector('#guess').click(); show(4); next()")
     assert page.flaws() == []
@@ -566,6 +577,8 @@ def test_the_step_is_kept_in_sight_on_a_small_screen(opened):
                 box.bottom <= sheet.bottom;
         })()"""), f"step {k}"
     page.screenshot(SHOTS / "walkthrough-neurons-390.png")
+    page.press("Home")
+    assert page.run("all('.sheet').every(sheet => sheet.scrollTop === 0 && sheet.scrollLeft === 0)")
     page.run("document.querySelector('#fit').click()")
     assert page.run("all('.sheet').find(inSight).scrollWidth <= all('.sheet').find(inSight).clientWidth")
     assert page.flaws() == []

@@ -306,6 +306,7 @@ function show(k) {
   const boxes = all(".sheet .node.active").filter(inSight);
   boxes.sort((a, b) => (a.dataset.node === target) - (b.dataset.node === target));
   boxes.forEach((box) => keepInSight(box, box.closest(".sheet"))); // the one that the step is about comes last
+  if (at === 0) all(".sheet").forEach((sheet) => sheet.scrollTo(0, 0));
 }
 
 const inSight = (element) => element.getClientRects().length > 0;
@@ -369,11 +370,11 @@ function setTable() {
       slider.addEventListener("input", () => edit(i, Number(slider.value), field, slider));
       now.append(field, slider);
     } else {
-      now.append(create("output", "now"));
+      now.append(create("span", "now"));
     }
     now.append(create("small", "was"));
     const slope = create("td", "slope");
-    slope.append(create("output", "now"), create("small", "was"));
+    slope.append(create("span", "now"), create("small", "was"));
     row.append(name, now, slope, create("td", "nudge"));
     return row;
   }));
@@ -401,8 +402,8 @@ function again() {
   all("#numbers tbody tr").forEach((row, i) => {
     const [now, slope, nudge] = row.querySelectorAll("td");
     const line = (cell, is, was, text) => {
-      const output = cell.querySelector(".now");
-      if (output) output.textContent = text(is);
+      const shown = cell.querySelector(".now");
+      if (shown) shown.textContent = text(is);
       cell.querySelector(".was").textContent = Object.is(is, was) || is === was ? "" : `was ${text(was)}`;
     };
     line(now, state.data[i], original.data[i], figure);

@@ -5,6 +5,7 @@ A library's product packs its operands and pays for its call, which is worth it 
 one head of attention are small, and lie in the cache anyway. (The technique: Goto and van de Geijn, 2008.)
 """
 
+import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
@@ -12,7 +13,7 @@ from numba.extending import intrinsic, overload
 
 from .compiled import INTERPRETED, jit
 
-FEATURES = {} if INTERPRETED else binding.get_host_cpu_features()
+FEATURES = {} if INTERPRETED or numba.config.CPU_NAME else binding.get_host_cpu_features()
 BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16  # in a vector register
 ROWS = 4 if BYTES == 32 else 8  # of a tile: with two vectors to a row it leaves registers for the operands
 

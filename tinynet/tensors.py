@@ -246,15 +246,17 @@ class Tensor:
                                  "reduce it (sum, mean) or pass gradient=")
             seed = filled(self.shape, self.dtype, 1.0)
         else:
-            seed = copied(np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, dtype=self.dtype))
+            seed = np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, dtype=self.dtype)
             if seed.shape != self.shape:
                 raise ValueError(f"backward: gradient has shape {seed.shape}, this tensor {self.shape}")
         return chain_rule(self, seed, add=added, lift=True)
 
     def backward(self, gradient=None):
         """Add d self / d leaf to the `grad` of every leaf that requires it."""
-        given = set()
+        given = None
         for node, g in self.gradients(gradient=gradient):
+            if given is None:
+                given = {id(g)}  # the seed is the caller's
             if node.requires_grad and (not node.inputs or node.retains):
                 receive(node, g, given)
 
@@ -389,7 +391,10 @@ def copied(x):
 
 def filled(shape, dtype, number):
     out = empty_array(shape, dtype)
-    run(np.copyto, out, number)
+    if out.dtype in FLOATS:
+        run(kernels.elementwise.fill, out.reshape(-1), number)
+    else:
+        run(np.copyto, out, number)
     return out
 
 

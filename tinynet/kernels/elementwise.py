@@ -92,7 +92,7 @@ def fill(y, number, parts):
     """y[i] = number"""
     for part in prange(parts):
         lo, hi = span(y.size, part, parts)
-        y[lo:hi] = number
+        y[lo:hi] = y.dtype.type(number)
 
 
 @jit
@@ -113,8 +113,9 @@ def scale(y, x, number, parts):
 
 @jit
 def dropout_chunk(y, x, uniforms, p, factor):
+    zero = x.dtype.type(0)
     for i in range(x.size):
-        y[i] = x[i] * factor if uniforms[i] >= p else x[i] * 0
+        y[i] = x[i] * factor if uniforms[i] >= p else x[i] * zero
 
 
 @kernel

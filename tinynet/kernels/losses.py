@@ -16,7 +16,7 @@ def cross_entropy_rows(losses, p, logits, targets, ignored):
     for i in range(logits.shape[0]):
         out = p[i]
         m, s = shifted_exponentials(out, logits[i])
-        inverse = 1 / s
+        inverse = p.dtype.type(1) / s
         for j in range(n):
             out[j] *= inverse
         k = targets[i]

@@ -19,7 +19,7 @@ def largest(x):
 def shifted_exponentials(y, x):
     """y = exp(x - max x); returns max x and the sum of y."""
     m = largest(x)
-    s = x[0] * 0
+    s = x.dtype.type(0)
     for i in range(x.size):
         e = exp_of(x[i] - m)
         y[i] = e
@@ -29,7 +29,7 @@ def shifted_exponentials(y, x):
 
 @jit
 def sum_of_exponentials(x, m):
-    s = x[0] * 0
+    s = x.dtype.type(0)
     for i in range(x.size):
         s += exp_of(x[i] - m)
     return s
@@ -37,7 +37,7 @@ def sum_of_exponentials(x, m):
 
 @jit
 def dot(a, b):
-    s = a[0] * 0
+    s = a.dtype.type(0)
     for i in range(a.size):
         s += a[i] * b[i]
     return s
@@ -45,7 +45,7 @@ def dot(a, b):
 
 @jit
 def total(a):
-    s = a[0] * 0
+    s = a.dtype.type(0)
     for i in range(a.size):
         s += a[i]
     return s
@@ -82,7 +82,7 @@ def softmax_rows(y, x):
     for i in range(x.shape[0]):
         p = y[i]
         _, s = shifted_exponentials(p, x[i])
-        inverse = 1 / s
+        inverse = y.dtype.type(1) / s
         for j in range(p.size):
             p[j] *= inverse
 
@@ -155,7 +155,7 @@ def log_softmax_backward(dx, g, y, parts):
 
 @jit
 def squares(x, mean):
-    s = x[0] * 0
+    s = x.dtype.type(0)
     for i in range(x.size):
         d = x[i] - mean
         s += d * d
@@ -190,13 +190,19 @@ def layer_norm(y, mean, rstd, x, weight, bias, eps, parts):
 @jit
 def layer_norm_sums(share, row, weight, mu, r):
     """Σ g w and Σ g w x̂"""
-    a = row[0] * 0
-    b = row[0] * 0
+    a = row.dtype.type(0)
+    b = row.dtype.type(0)
     for j in range(row.size):
         gw = share[j] * weight[j]
         a += gw
         b += gw * ((row[j] - mu) * r)
     return a, b
+
+
+@jit
+def add_product(y, share, row, mu, r):
+    for j in range(row.size):
+        y[j] += share[j] * ((row[j] - mu) * r)
 
 
 @jit
@@ -209,9 +215,8 @@ def layer_norm_backward_rows(dx, dweight, dbias, g, x, mean, rstd, weight):
         a, b = layer_norm_sums(share, row, weight, mu, r)
         a, b = a / n, b / n
         for j in range(row.size):
-            xhat = (row[j] - mu) * r
-            out[j] = r * (share[j] * weight[j] - a - xhat * b)
-            dweight[j] += share[j] * xhat
+            out[j] = r * (share[j] * weight[j] - a - ((row[j] - mu) * r) * b)
+        add_product(dweight, share, row, mu, r)
         add(dbias, share)
 
 

@@ -15,8 +15,10 @@ from tinynet import kernels
 from tinynet.graph import mode
 from tinynet.kernels import (
     attention,
+    compiled,
     convolution,
     elementwise,
+    joined,
     linear,
     losses,
     optimizers,
@@ -198,6 +200,29 @@ def test_stacks_of_products(dtype):
     assert np.all(c == 4)
 
 
+@compiled.jit
+def gemm(c, a, b, ta, tb, alpha, beta):
+    linear.gemm(c, a, b, ta, tb, alpha, beta)
+
+
+@both_dtypes
+@pytest.mark.parametrize("m, n, k", [(1, 1, 1), (3, 16, 8), (9, 33, 17), (17, 8, 300), (64, 257, 130), (100, 300, 255),
+                                     (400, 40, 513), (8, 50, 0)])
+def test_products_within_larger_arrays(m, n, k, dtype):
+    for ta in (False, True):
+        for tb in (False, True):
+            a, b = normal(m, k, dtype=dtype), normal(k, n, dtype=dtype)
+            left, right = np.array(a.T if ta else a, order="C"), np.array(b.T if tb else b, order="C")
+            for alpha, beta in ((1, 0), (0.5, 2)):
+                around = normal(m + 2, n + 5, dtype=dtype)
+                wanted = around.astype(np.float64)
+                wanted[1:-1, 2:2 + n] = alpha * np.matmul(*doubles(a, b)) + beta * wanted[1:-1, 2:2 + n]
+                if beta == 0:
+                    around[1:-1, 2:2 + n] = np.nan  # is not read
+                gemm(around[1:-1, 2:2 + n], left, right, ta, tb, alpha, beta)
+                same(around, wanted, 40)  # and what lies beside it stays as it was
+
+
 def test_a_product_of_strided_operands():
     a, b, c = normal(10, 12)[::2, ::3], normal(12, 6)[::-3], np.empty((5, 6), np.float32)
     run(kernels.matmul, c, a, b)
@@ -336,6 +361,46 @@ def test_layer_norm(dtype, parts):
             up, down = ([a + sign * d if j == i else a for j, a in enumerate((x, w, b))] for sign in (1, -1))
             difference = (g * (layer_norm(*up, eps) - layer_norm(*down, eps))).sum()
             assert 2 * (found * d).sum() == pytest.approx(difference, rel=1e-3, abs=1e-8)
+
+
+# ------------------------------------------------------------------------------------------------------ joined calls
+
+@compiled.jit
+def scaled_unless(y, x, factor, refuse):
+    if refuse:
+        raise ValueError("refused")
+    for i in range(x.size):
+        y[i] = x[i] * factor
+
+
+def test_joined_calls_do_what_the_calls_did():
+    x, y, z, w, sums = normal(7), normal(7), normal(7), normal(2, 3, dtype=np.float64), np.zeros(1)
+    calls = [(scaled_unless, (y, x, 3.0, False)), (scaled_unless, (z, y[::-1], 2.0, False)), (np.copyto, (x, z)),
+             (scaled_unless, (y, x, 0.5, False)), (linear.total.serial, (sums, w.reshape(-1), 2.0, 1))]
+    start = x.copy()
+    for kernel, args in calls:
+        kernel(*args)  # compiles
+    w[:] = 1.0
+    functions = joined.joined(calls)
+    assert INTERPRETED or len(functions) == 3  # what goes through NumPy stands between two runs of compiled kernels
+    for repeat in (1, 2):
+        x[:], y[:], z[:] = start * repeat, 0, 0
+        for function in functions:
+            function()
+        same(z, (6 * repeat * start[::-1]), 1)
+        same(y, 0.5 * z, 1)
+    assert sums[0] == 12
+
+
+def test_a_joined_call_says_what_went_wrong():
+    x = normal(3)
+    scaled_unless(x, x, 1.0, False)
+    calls = [(scaled_unless, (x, x, 2.0, False)), (scaled_unless, (x, x, 1.0, True))]
+    before = x.copy()
+    with pytest.raises(ValueError, match="refused"):
+        for function in joined.joined(calls):
+            function()
+    assert np.array_equal(x, 2 * before)
 
 
 # -------------------------------------------------------------------------------------------------------- attention

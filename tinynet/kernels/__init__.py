@@ -38,6 +38,8 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
     blas          the matrix product of the BLAS that NumPy brought
     compiled      how kernels are compiled, cached and shared among threads
     vectors       the numbers in a register of the processor, for loops that compilers leave slow
+    panels        the matrix product in vectors of 512 bits
+    joined        a list of kernel calls as one function of machine code
     math32        exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
 
 A family is imported on first use: importing `tinynet.kernels` imports neither NumPy nor Numba.
@@ -49,7 +51,7 @@ from ..graph import mode
 
 HOMES = {"matmul": "linear", "batched": "linear"}
 FAMILIES = ("elementwise", "linear", "rows", "attention", "convolution", "recurrent", "losses", "updates", "optimizers",
-            "blas", "compiled", "math32", "small", "vectors")
+            "blas", "compiled", "math32", "small", "vectors", "panels", "joined")
 
 
 class Kernel:

@@ -32,8 +32,9 @@ INTERPRETED = bool(numba.config.DISABLE_JIT)
 
 # Numba forgets a cached kernel when the kernel's own file changes. Kernels are also made of the rows of value.py and of
 # the functions of these files, so the contents of these are part of each kernel's name in the cache.
-SHARED = [pathlib.Path(__file__).parent / name for name in ("../value.py", "compiled.py", "math32.py", "blas.py",
-                                                              "small.py", "rows.py", "updates.py", "vectors.py")]
+SHARED = [pathlib.Path(__file__).parent / name for name in (
+    "../value.py", "compiled.py", "math32.py", "blas.py", "small.py", "vectors.py", "panels.py", "linear.py", "rows.py",
+    "updates.py")]
 STAMP = hashlib.sha1(b"".join(path.read_bytes() for path in SHARED)).hexdigest()[:10]
 
 SAME_ORDER = {"contract"}  # multiply and add in one rounding; sums in the order in which they are written

@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from . import Kernel, blas, compiled
+from . import Kernel, blas, compiled, panels
 from .compiled import jit, kernel, prange, span
 from .math32 import row
 from .rows import add, add_rows, put
@@ -21,7 +21,7 @@ def gemm(c, a, b, ta, tb, alpha, beta):
 
 
 @overload(gemm, jit_options={"nogil": True})
-def gemm_by_blas(c, a, b, ta, tb, alpha, beta):
+def gemm_compiled(c, a, b, ta, tb, alpha, beta):
     product, real = (blas.sgemm, np.float32) if c.dtype == types.float32 else (blas.dgemm, np.float64)
 
     def call(c, a, b, ta, tb, alpha, beta):
@@ -38,6 +38,14 @@ def gemm_by_blas(c, a, b, ta, tb, alpha, beta):
                     s += alpha * (a[k, i] if ta else a[i, k]) * (b[j, k] if tb else b[k, j])
                 c[i, j] = s
 
+    def vectors(c, a, b, ta, tb, alpha, beta):
+        m, n = c.shape
+        by_panels(c.ctypes.data, a.ctypes.data, b.ctypes.data, m, n, a.shape[0] if ta else a.shape[1], ta, tb,
+                  real(alpha), real(beta), step(a), step(b), step(c))
+
+    if panels.found:
+        by_panels = panels.single if c.dtype == types.float32 else panels.double
+        return vectors
     return call if blas.found else loops
 
 
@@ -91,7 +99,7 @@ def by_rows(x):
     else None."""
     if x.flags.c_contiguous:
         return x, False
-    turned = x.swapaxes(-1, -2)
+    turned = x.mT
     return (turned, True) if turned.flags.c_contiguous else None
 
 
@@ -103,19 +111,20 @@ class Product(Kernel):
     def pick(self, args):
         c, a, b = args
         left, right = by_rows(a), by_rows(b)
-        if (left is None or right is None or not blas.found or not c.flags.c_contiguous or not a.size or not b.size
-                or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f" or a.shape[:-2] != b.shape[:-2]):
+        if (left is None or right is None or not (blas.found or panels.found) or not c.flags.c_contiguous
+                or not a.size or not b.size or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f"
+                or a.ndim != b.ndim or (a.ndim > 2 and a.shape[:-2] != b.shape[:-2])):
             return np.matmul, (a, b, c)
         (a, ta), (b, tb) = left, right
         if c.ndim > 2:
             c, a, b = (x.reshape(-1, *x.shape[-2:]) for x in (c, a, b))
             if len(c) == 1:
                 c, a, b = c[0], a[0], b[0]
-        parts = min(c.size * (a.shape[-2] if ta else a.shape[-1]) // GRAIN, compiled.threads)
         function = product if c.ndim == 2 else products
-        if c.ndim > 2:
-            parts = min(parts, len(c))
-        return (function.parallel, (c, a, b, ta, tb, parts)) if parts > 1 else (function.serial, (c, a, b, ta, tb, 1))
+        parts = c.size * (a.shape[-2] if ta else a.shape[-1]) // GRAIN
+        if parts > 1 and compiled.threads > 1:
+            return function.parallel, (c, a, b, ta, tb, min(parts, compiled.threads, c.size if c.ndim < 3 else len(c)))
+        return function.serial, (c, a, b, ta, tb, 1)
 
 
 matmul = batched = Product()

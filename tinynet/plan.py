@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 
+from . import kernels
 from .graph import mode
 from .tensors import Tensor
 
@@ -20,6 +21,7 @@ class Plan:
     def __init__(self, inputs):
         self.inputs = inputs  # the arrays into which each replay copies its inputs
         self.steps = []  # (kernel, arguments)
+        self.calls = None  # the same as functions without arguments, once it is replayed
         self.owned = {}  # id: array, for all the memory that the step asked for
         self.gradients = {}  # leaf: the array that its gradient is in when the step ends
         self.entry = {}  # leaf: the gradient array that it had, or None, where the step added to it
@@ -44,16 +46,30 @@ class Plan:
 
     def fits(self):
         """Whether the step would do the same again."""
-        return (all(leaf._grad is g for leaf, g in self.entry.items())
-                and all(getattr(module, attribute) == value for (module, attribute), value in self.modes.items()))
+        for leaf, g in self.entry.items():
+            if leaf._grad is not g:
+                return False
+        for (module, attribute), value in self.modes.items():
+            if getattr(module, attribute) != value:
+                return False
+        return True
 
     def replay(self, inputs):
         for buffer, array in zip(self.inputs, inputs):
             np.copyto(buffer, array)
-        for kernel, args in self.steps:
-            kernel(*args)
+        if self.calls is None:
+            self.calls = kernels.joined.joined(self.steps)
+        for call in self.calls:
+            call()
         for leaf, g in self.gradients.items():
             leaf._grad = g
+
+
+class Plans(threading.local):
+    """Plans belong to the thread that recorded them."""
+
+    def __init__(self):
+        self.known = {}  # {signature: [(Plan, result), …]}
 
 
 class Captured:
@@ -62,14 +78,12 @@ class Captured:
     def __init__(self, function):
         functools.update_wrapper(self, function)
         self.function = function
-        self.local = threading.local()  # plans belong to the thread that recorded them
+        self.local = Plans()
 
     @property
     def plans(self):
-        """The plans of this thread: {signature: [Plan, …]}."""
-        if not hasattr(self.local, "plans"):
-            self.local.plans = {}
-        return self.local.plans
+        """The plans of this thread: {signature: [(Plan, result), …]}."""
+        return self.local.known
 
     def __call__(self, *args, **options):
         if options:
@@ -79,7 +93,7 @@ class Captured:
         arrays = [x._data if isinstance(x, Tensor) else x for x in args]
         signature = tuple((x.shape, x.dtype) if isinstance(x, np.ndarray) else x for x in arrays)
         try:
-            plans = self.plans.setdefault((signature, mode.recording, mode.textbook), [])
+            plans = self.local.known.setdefault((signature, mode.recording, mode.textbook), [])
         except TypeError:
             raise TypeError(f"capture: the inputs of {self.__name__} are tensors, arrays or plain settings, got "
                             + ", ".join(type(x).__name__ for x in args)) from None
@@ -121,7 +135,10 @@ def kept(result):
     """A copy of the result, which is the caller's: the next replay writes into the plan's own memory."""
     if isinstance(result, tuple):
         return tuple(kept(x) for x in result)
-    return Tensor(result._data.copy()) if isinstance(result, Tensor) else result
+    if isinstance(result, Tensor):
+        result = result.detach()
+        result._data = result._data.copy()
+    return result
 
 
 def capture(step):

@@ -117,12 +117,12 @@ class Module:
 
     def parameters(self):
         """All that is learned, as a list of the graph's leaves: Tensors, or single Values."""
-        return [p for _, p in self.named_parameters()]
+        return [p for _, _, _, x in self.slots() for p in (x.flat if is_values(x) else [x])]
 
     def zero_grad(self):
         """Forget all gradients."""
         for p in self.parameters():
-            p.zero_grad()
+            p.grad = None
 
     def requires_grad_(self, requires_grad=True):
         """Whether the parameters learn; frozen ones keep their values."""

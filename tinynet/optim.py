@@ -25,19 +25,20 @@ from .value import Value
 
 
 class Clock:
-    """How many steps some parameters have taken, and the terms of the update for this step, in an array for kernels.
+    """How many steps some parameters have taken, and the terms of the update for this step: `now` for numbers, and the
+    same in an array, `h`, for kernels.
 
     `tick` is called through the door of the kernels: a replayed step counts on, and sees a changed learning rate.
     """
 
     def __init__(self, terms, group, t=0):
         self.terms, self.group, self.t = terms, group, t
-        self.h = np.zeros(8)
+        self.now, self.h = (), np.zeros(8)
 
     def tick(self):
         self.t += 1
-        terms = self.terms(self.t, self.group)
-        self.h[:len(terms)] = terms
+        self.now = self.terms(self.t, self.group)
+        self.h[:len(self.now)] = self.now
 
 
 class Optimizer:
@@ -77,6 +78,8 @@ class Optimizer:
             mode.plan.assumes(self, "loads", self.loads)  # load_state_dict puts other arrays in place
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
+            if any(isinstance(p, Tensor) for p in group["params"]):
+                kernel = kernel()
             started, ticked = Clock(self.terms, group), set()
             for p in group["params"]:
                 tensor = isinstance(p, Tensor)
@@ -86,14 +89,14 @@ class Optimizer:
                 state = self.state.get(p)
                 if state is None:
                     state = self.state[p] = [started, *(np.zeros(p.shape, p.dtype) if tensor else 0.0 for _ in names)]
-                clock, *arrays = state
+                clock = state[0]
                 if clock not in ticked:
                     ticked.add(clock)
                     run(clock.tick)
                 if tensor:
-                    run(kernel(), p._data.reshape(-1), g.reshape(-1), *[a.reshape(-1) for a in arrays], clock.h)
+                    run(kernel, p._data.reshape(-1), g.reshape(-1), *[a.reshape(-1) for a in state[1:]], clock.h)
                 else:
-                    p.data, *state[1:] = update(p.data, g, *arrays, *self.terms(clock.t, group))
+                    p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
             for p in group["params"]:  # who had no gradient while its companions went on gets a clock of its own
                 g = p._grad if isinstance(p, Tensor) else p.grad
                 if g is None and p in self.state and self.state[p][0] in ticked:

@@ -42,13 +42,19 @@ class Linear(Module):
         self.bias = uniform((out_features,), bound) if bias else None
 
     def forward(self, x):
+        weight = self.weight
+        if not isinstance(x, Tensor) or x._data.dtype != weight.dtype or x._data.shape[-1:] != (self.in_features,):
+            x = self.accepted(x)
+        return F.linear(x, weight, self.bias, self.activation)
+
+    def accepted(self, x):
+        """x as a tensor or Values of the right shape, or an error in this layer's name."""
         name = f"{type(self).__name__}({self.in_features} -> {self.out_features})"
         features(self, name, x, self.in_features)
         try:
-            x = F.beside(x, self.weight)
+            return F.beside(x, self.weight)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from None
-        return F.linear(x, self.weight, self.bias, self.activation)
 
     def extra_repr(self):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

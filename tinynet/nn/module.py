@@ -72,7 +72,7 @@ class Module:
         return [(name, x) for name, x in vars(self).items() if isinstance(x, Module)]
 
     def children(self):
-        return [module for _, module in self.named_children()]
+        return [x for x in vars(self).values() if isinstance(x, Module)]
 
     def named_modules(self, prefix=""):
         """(path, module) for this module, "" itself, and all inside; each once."""
@@ -253,6 +253,8 @@ def in_order(module, slots):
 
 def shape_of(x):
     """The shape of a tensor, an array or nested lists; that of the first of several outputs."""
+    if isinstance(x, Tensor):
+        return x._data.shape
     if isinstance(x, tuple):
         return shape_of(x[0]) if x else None
     if isinstance(x, (Value, int, float)):

@@ -241,27 +241,34 @@ def test_products_leave_the_threads_of_blas_alone():
 
 @variants
 @pytest.mark.parametrize("name", [None, "relu", "tanh", "sigmoid", "gelu", "softplus"])
-def test_bias_and_activation(name, dtype, parts):
+def test_a_layer_and_its_gradient(name, dtype, parts):
     function, slope = FUNCTIONS[name] if name else (lambda z: z, np.ones_like)
     for shape in SHAPES:
-        product, b, g = normal(*shape, dtype=dtype), normal(shape[1], dtype=dtype), normal(*shape, dtype=dtype)
-        z = product.astype(float) + b
-        y = product.copy()
+        x, w = normal(shape[0], 4, dtype=dtype), normal(shape[1], 4, dtype=dtype)
+        b, g = normal(shape[1], dtype=dtype), normal(*shape, dtype=dtype)
+        z = x.astype(float) @ w.T + b
+        y = np.full(shape, np.nan, dtype)
+        kept = np.full_like(y, np.nan) if linear.keeps_input(name) else y
+        call(linear.layer(name).parts, parts, y, kept, x, w, b)
+        same(y, function(z), 4)
         if linear.keeps_input(name):
-            kept = product.copy()
-            call(linear.bias_act(name), parts, y, kept, b)
-            same(kept, z)
-        else:
-            call(linear.bias_act(name), parts, y, b)
-            kept = y
-        same(y, function(z))
+            same(kept, z, 4)
+        again, kept_again = y.copy(), kept.copy()
+        linear.layer(name).by_numpy(again, kept_again if linear.keeps_input(name) else again, x, w, b)
+        same(again, y, 4)
+        dw, db = np.full_like(w, np.nan), np.full_like(b, np.nan)
+        for function_of in (linear.weight_gradients.by_numpy,
+                            lambda *arrays: call(linear.weight_gradients_together, parts, *arrays)):
+            function_of(dw, db, g, x)
+            same(dw, g.T.astype(float) @ x, 40)
+            same(db, g.astype(float).sum(0), 40)
         if name is None:
             continue
         for dz in (np.empty_like(g), g.copy()):  # the second time in place
             db = np.full_like(b, np.nan)
             call(linear.bias_act_backward(name), parts, dz, db, dz if np.array_equal(dz, g) else g, kept)
-            same(dz, g * slope(z), 4)
-            same(db, (g * slope(z)).sum(0), 40)
+            same(dz, g * slope(z), 8)
+            same(db, (g * slope(z)).sum(0), 60)
 
 
 @variants

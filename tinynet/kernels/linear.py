@@ -65,18 +65,24 @@ def alone(threads):
     return before
 
 
+@jit
+def share_of_product(c, a, b, ta, tb, part, parts):
+    """One part of C = A B, whose longer side is split."""
+    m, n = c.shape
+    if m >= n:
+        lo, hi = span(m, part, parts)
+        gemm(c[lo:hi], a[:, lo:hi] if ta else a[lo:hi, :], b, ta, tb, 1, 0)
+    else:
+        lo, hi = span(n, part, parts)
+        gemm(c[:, lo:hi], a, b[lo:hi, :] if tb else b[:, lo:hi], ta, tb, 1, 0)
+
+
 @kernel
 def product(c, a, b, ta, tb, parts):
-    """C = A B, its longer side split among the threads. a holds A by rows, or Aᵀ where `ta`; b likewise."""
-    m, n = c.shape
+    """C = A B, shared among the threads. a holds A by rows, or Aᵀ where `ta`; b likewise."""
     before = alone(1)
     for part in prange(parts):
-        if m >= n:
-            lo, hi = span(m, part, parts)
-            gemm(c[lo:hi], a[:, lo:hi] if ta else a[lo:hi, :], b, ta, tb, 1, 0)
-        else:
-            lo, hi = span(n, part, parts)
-            gemm(c[:, lo:hi], a, b[lo:hi, :] if tb else b[:, lo:hi], ta, tb, 1, 0)
+        share_of_product(c, a, b, ta, tb, part, parts)
     alone(before)
 
 
@@ -91,6 +97,7 @@ def products(c, a, b, ta, tb, parts):
     alone(before)
 
 
+native = blas.found or panels.found  # else NumPy's product is the better one
 GRAIN = 1 << 19  # multiplications for each thread: about 10 µs
 
 
@@ -111,7 +118,7 @@ class Product(Kernel):
     def pick(self, args):
         c, a, b = args
         left, right = by_rows(a), by_rows(b)
-        if (left is None or right is None or not (blas.found or panels.found) or not c.flags.c_contiguous
+        if (left is None or right is None or not native or not c.flags.c_contiguous
                 or not a.size or not b.size or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f"
                 or a.ndim != b.ndim or (a.ndim > 2 and a.shape[:-2] != b.shape[:-2])):
             return np.matmul, (a, b, c)
@@ -130,24 +137,25 @@ class Product(Kernel):
 matmul = batched = Product()
 
 
-# ------------------------------------------------------------------------------------------------ bias and activation
+# -------------------------------------------------------------------------------------------- a layer and its gradient
 
 KEEP_OUTPUT = (None, "relu", "tanh", "sigmoid", "exp")  # f' is known from y = f(z) alone; others need z
+ENOUGH = 65536  # elements of y that are worth waking the threads a second time
 
 
 def keeps_input(name):
-    """Whether the backward pass of the activation needs z, so that bias_act takes an array for it."""
+    """Whether the backward pass of the activation needs z, so that `layer` takes an array for it."""
     return name not in KEEP_OUTPUT
 
 
-def add_bias(y, b):
+def add_bias(y, z, b):
     for i in range(y.shape[0]):
         out = y[i]
         for j in range(b.size):
             out[j] += b[j]
 
 
-def add_bias_and_activate(y, b):
+def add_bias_and_activate(y, z, b):
     for i in range(y.shape[0]):
         out = y[i]
         for j in range(b.size):
@@ -162,31 +170,85 @@ def add_bias_keep_and_activate(y, z, b):
             out[j] = f(kept[j])  # noqa: F821
 
 
-def bias_act_kernel(y, b, parts):
-    """y[i, j] ← f(y[i, j] + b[j])"""
+def layer_kernel(y, z, x, w, b, parts):
+    """z = x wᵀ + b; y = f(z)"""
+    before = alone(1)
     for part in prange(parts):
-        lo, hi = span(y.shape[0], part, parts)
-        chunk(y[lo:hi], b)  # noqa: F821
+        share_of_product(z, x, w, False, True, part, parts)
+    alone(before)
+    if parts > 1 and y.size > ENOUGH:
+        for part in prange(parts):
+            lo, hi = span(y.shape[0], part, parts)
+            chunk(y[lo:hi], z[lo:hi], b)  # noqa: F821
+    else:
+        chunk(y, z, b)  # noqa: F821
 
 
-def bias_act_keep_kernel(y, z, b, parts):
-    """z[i, j] ← z[i, j] + b[j]; y[i, j] = f(z[i, j])"""
-    for part in prange(parts):
-        lo, hi = span(y.shape[0], part, parts)
-        chunk(y[lo:hi], z[lo:hi], b)  # noqa: F821
+class Layer(Kernel):
+    """A linear layer: see `layer`."""
+
+    def __init__(self, name):
+        function, names = ((add_bias_keep_and_activate if keeps_input(name) else add_bias_and_activate,
+                            {"f": row(name)}) if name else (add_bias, {}))
+        self.chunk = jit(function, name=f"bias_{name}_chunk", **names)
+        self.parts = kernel(layer_kernel, name=f"layer_{name}", chunk=self.chunk)
+
+    def pick(self, args):
+        y, z, x, w, b = args
+        if not native:
+            return self.by_numpy, args
+        parts = y.size * x.shape[1] // GRAIN
+        if parts > 1 and compiled.threads > 1:
+            return self.parts.parallel, (*args, min(parts, compiled.threads))
+        return self.parts.serial, (*args, 1)
+
+    def by_numpy(self, y, z, x, w, b):
+        np.matmul(x, w.T, z)
+        self.chunk(y, z, b)
 
 
 @functools.cache
-def bias_act(name=None):
-    """The kernel (y, b), or (y, z, b) where `keeps_input(name)`, of an activation; y and z are (rows, n), b is (n,).
+def layer(name=None):
+    """The kernel (y, z, x, w, b) of a linear layer with an activation: z = x wᵀ + b, y = f(z).
 
-    (y, b) works in place on the product: y ← f(y + b). (y, z, b): z ← z + b, y = f(z).
+    x (rows, k), w (n, k), b (n,), y and z (rows, n). z is y itself, unless `keeps_input(name)`.
     """
-    if keeps_input(name):
-        chunk = jit(add_bias_keep_and_activate, name=f"bias_{name}_chunk", f=row(name))
-        return kernel(bias_act_keep_kernel, name=f"bias_{name}", chunk=chunk)
-    function, names = (add_bias_and_activate, {"f": row(name)}) if name else (add_bias, {})
-    return kernel(bias_act_kernel, name=f"bias_{name}", chunk=jit(function, name=f"bias_{name}_chunk", **names))
+    return Layer(name)
+
+
+@kernel
+def weight_gradients_together(dw, db, z, x, parts):
+    sums = np.zeros((parts, db.size), db.dtype)
+    before = alone(1)
+    for part in prange(parts):
+        share_of_product(dw, z, x, True, False, part, parts)
+        lo, hi = span(z.shape[0], part, parts)
+        add_rows(sums[part], z[lo:hi])
+    alone(before)
+    add_rows(db, sums)
+
+
+class WeightGradients(Kernel):
+    """(dw, db, z, x): dw = zᵀ x, db = Σ rows of z."""
+
+    __slots__ = ()
+
+    def pick(self, args):
+        dw, _, z, _ = args
+        if not native:
+            return self.by_numpy, args
+        parts = dw.size * z.shape[0] // GRAIN
+        if parts > 1 and compiled.threads > 1:
+            return weight_gradients_together.parallel, (*args, min(parts, compiled.threads))
+        return weight_gradients_together.serial, (*args, 1)
+
+    @staticmethod
+    def by_numpy(dw, db, z, x):
+        np.matmul(z.T, x, dw)
+        np.sum(z, 0, None, db)
+
+
+weight_gradients = WeightGradients()
 
 
 def slopes(dz, g, v):

@@ -32,7 +32,7 @@ def fused_by(kind):
                 return definition(*args, **options)
             op = kind()
             inputs = op.setup(*args, **options)
-            op.definition = functools.partial(definition, *args, **options)
+            op.definition = definition, args, options
             return op(*inputs)
 
         return function
@@ -213,14 +213,13 @@ class Linear(Op):
         self.x, self.y = contiguous(x).reshape(-1, w.shape[1]), y.reshape(-1, len(w))
         if b is None and self.activation:
             b = filled(len(w), w.dtype, 0.0)
+        out = self.y
         if kernels.linear.keeps_input(self.activation):  # its derivative is a function of what went in
-            out, self.y = self.y, empty_array(self.y.shape, x.dtype)
-            run(kernels.matmul, self.y, self.x, w.T)
-            run(kernels.linear.bias_act(self.activation), out, self.y, b)
+            self.y = empty_array(out.shape, x.dtype)
+        if b is None:
+            run(kernels.matmul, out, self.x, w.T)
         else:
-            run(kernels.matmul, self.y, self.x, w.T)
-            if b is not None:
-                run(kernels.linear.bias_act(self.activation), self.y, b)
+            run(kernels.linear.layer(self.activation), out, self.y, self.x, contiguous(w), contiguous(b))
         return y
 
     def backward(self, g, y, x, w, b=None):
@@ -229,14 +228,17 @@ class Linear(Op):
         if self.activation:
             g, z = z, empty_array(z.shape, z.dtype)
             run(kernels.linear.bias_act_backward(self.activation), z, db, g, self.y)
-        elif b is not None and self.needs[2]:
-            run(kernels.linear.column_sums, db, z)
         if self.needs[0]:
             dx = empty_array(x.shape, x.dtype)
             run(kernels.matmul, dx.reshape(self.x.shape), z, w)
         if self.needs[1]:
             dw = empty_array(w.shape, w.dtype)
-            run(kernels.matmul, dw, z.T, self.x)
+            if b is None or self.activation:
+                run(kernels.matmul, dw, z.T, self.x)
+            else:
+                run(kernels.linear.weight_gradients, dw, db, z, self.x)
+        elif b is not None and not self.activation and self.needs[2]:
+            run(kernels.linear.column_sums, db, z)
         return dx, dw, db
 
 
@@ -560,10 +562,9 @@ def same_shapes(name, input, target, reduction):
         target = target if isinstance(target, Tensor) else beside(target, input)
     else:
         target = np.asarray(target._data if isinstance(target, Tensor) else target)
-    if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(f"{name}: input has shape {tuple(input.shape)} and target {tuple(target.shape)}; they must be "
-                         "the same")
-    if reduction == "mean" and not math.prod(input.shape):
+    if input.shape != target.shape:
+        raise ValueError(f"{name}: input has shape {input.shape} and target {target.shape}; they must be the same")
+    if reduction == "mean" and 0 in input.shape:
         raise ValueError(f"{name}: the batch is empty, there is nothing to average")
     return input, target
 

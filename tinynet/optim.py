@@ -78,28 +78,28 @@ class Optimizer:
             mode.plan.assumes(self, "loads", self.loads)  # load_state_dict puts other arrays in place
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
-            if any(isinstance(p, Tensor) for p in group["params"]):
-                kernel = kernel()
-            started, ticked = Clock(self.terms, group), set()
+            started, ticked, waiting = None, set(), []
             for p in group["params"]:
                 tensor = isinstance(p, Tensor)
                 g = p._grad if tensor else p.grad
                 if g is None:
+                    waiting.append(p)
                     continue
                 state = self.state.get(p)
                 if state is None:
+                    started = started or Clock(self.terms, group)
                     state = self.state[p] = [started, *(np.zeros(p.shape, p.dtype) if tensor else 0.0 for _ in names)]
                 clock = state[0]
                 if clock not in ticked:
                     ticked.add(clock)
                     run(clock.tick)
                 if tensor:
-                    run(kernel, p._data.reshape(-1), g.reshape(-1), *[a.reshape(-1) for a in state[1:]], clock.h)
+                    arrays = (p._data, g, *state[1:])
+                    run(kernel(), *(arrays if g.ndim == 1 else [a.reshape(-1) for a in arrays]), clock.h)
                 else:
                     p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
-            for p in group["params"]:  # who had no gradient while its companions went on gets a clock of its own
-                g = p._grad if isinstance(p, Tensor) else p.grad
-                if g is None and p in self.state and self.state[p][0] in ticked:
+            for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
+                if p in self.state and self.state[p][0] in ticked:
                     self.state[p][0] = Clock(self.terms, group, self.state[p][0].t - 1)
 
     def state_dict(self):

@@ -745,7 +745,8 @@ def defined(node):
     mode.scope, mode.recording = node.scope, True
     try:
         with textbook():
-            return node.op.definition()
+            function, args, options = node.op.definition
+            return function(*args, **options)
     finally:
         mode.scope, mode.recording = before
 

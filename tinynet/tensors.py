@@ -16,6 +16,7 @@ is all that `plan.capture` needs in order to record a step and to replay it.
 
 import functools
 import math
+import operator
 
 import numpy as np
 
@@ -45,12 +46,15 @@ def contiguous(array):
     return copy
 
 
+data_of, needs_of = operator.attrgetter("_data"), operator.attrgetter("requires_grad")
+
+
 class Op:
     """An operation on arrays. `forward` computes the result and `backward` the shares of the inputs' gradients.
 
     One object is made for each call, so what `forward` keeps for `backward` are plain attributes. `needs[i]` says
     whether input i wants a gradient; `backward` may return None for one that does not. An operation that a fused
-    kernel computes points to its textbook form: `definition(*inputs)`.
+    kernel computes points to its textbook form: `definition` is (function, arguments, options).
     """
 
     name = ""
@@ -58,13 +62,13 @@ class Op:
 
     def __call__(self, *inputs):
         y = new(Tensor)
-        y._data = self.forward(*[x._data for x in inputs])
+        y._data = self.forward(*map(data_of, inputs))
         y._grad = None
         y.label = ""
         y.scope = mode.scope
         y.retains = False
         if mode.recording:
-            self.needs = [x.requires_grad for x in inputs]
+            self.needs = [*map(needs_of, inputs)]
             if True in self.needs:
                 y.requires_grad, y.op, y.inputs = True, self, inputs
                 return y
@@ -72,7 +76,7 @@ class Op:
         return y
 
     def shares(self, g, y, *xs):
-        return self.backward(g, y._data, *[x._data for x in xs])
+        return self.backward(g, y._data, *map(data_of, xs))
 
 
 class Tensor:
@@ -128,9 +132,9 @@ class Tensor:
             raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
         self._grad = array
 
-    shape = property(lambda self: self._data.shape)
-    dtype = property(lambda self: self._data.dtype)
-    ndim = property(lambda self: self._data.ndim)
+    shape = property(operator.attrgetter("_data.shape"))
+    dtype = property(operator.attrgetter("_data.dtype"))
+    ndim = property(operator.attrgetter("_data.ndim"))
     device = property(lambda self: "tensor")
 
     def dim(self):
@@ -244,7 +248,7 @@ class Tensor:
             if self._data.size != 1:
                 raise ValueError(f"backward: expected one number, this tensor has shape {self.shape}; "
                                  "reduce it (sum, mean) or pass gradient=")
-            seed = filled(self.shape, self.dtype, 1.0)
+            seed = ONE[self.dtype].reshape(self.shape)
         else:
             seed = np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, dtype=self.dtype)
             if seed.shape != self.shape:
@@ -300,6 +304,7 @@ class Tensor:
 
 
 new = Tensor.__new__
+ONE = {dtype: np.ones(1, dtype) for dtype in FLOATS}  # the gradient of a loss for itself; nobody writes into it
 
 
 def as_tuple(key):

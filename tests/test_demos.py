@@ -28,6 +28,7 @@ SAYS = {
     "10_digits": ["digits are read right", "misread"],
     "11_attention": ["the weights add up to 1.0000", "each answer (row) for each value", "two heads"],
     "12_gpt": ["emma, out: [5, 13, 13, 1, 0, -100", "epoch 15: ", "are in no list"],
+    "13_convolution": ["two windows of 2 × 2", "digits are read right"],
     "14_recurrence": ["27 tokens", "dh3/dw = 0.1586", "got"],
     "15_program": ["%2 = mul %0, %1", "times as fast"],
     "16_scalar_gpt": ["nodes, float64", "it invents: "],
@@ -39,6 +40,7 @@ FIGURES = {
     # on the same held-out names a trigram's loss is 2.085 (lesson 12 prints it)
     "12_gpt": [(r"held-out loss ([\d.]+) after", 1, 1.95), (r"trigram ([\d.]+) \(", 2, 2.1),
                (r"difference of a gradient is (\S+)", 0, 1e-12)],
+    "13_convolution": [(r"([\d.]+)% of the \d+ held-out", 98.5, 100), (r"moved left by a pixel: ([\d.]+)%", 97, 100)],
     "14_recurrence": [(r"recurrent +[\d,]+ +\d+ +([\d.]+)", 1.6, 1.9), (r"GPT +[\d,]+ +\d+ +([\d.]+)", 1.6, 2.0)],
     "15_program": [(r"gradient or a weight: (\S+)", 0, 1e-12), (r"never seen: ([\d.]+)%", 96, 100)],
     "16_scalar_gpt": [(r"difference of a gradient is (\S+)", 0, 1e-12), (r"held-out names: ([\d.]+) a letter", 1, 2.07),

@@ -408,7 +408,11 @@ def avg_pool2d_backward(dx, g, kh, kw, stride_h, stride_w, pad_h, pad_w, parts):
 
 # ------------------------------------------------------------------------------------------------------- batch norm
 
-@jit
+# Inlined, for the sake of the last bits: sums may be taken in any order, and a copy of a function that is compiled by
+# itself may take another one than the copy inside its caller. A kernel fresh from the compiler would run the former,
+# the same kernel from the cache the latter.
+
+@jit(inline=True)
 def squares(x, mean):
     s = x[0] * 0
     for i in range(x.size):
@@ -435,7 +439,7 @@ def channel_moments(mean, variance, x, parts):
             variance[c] = s / count
 
 
-@jit
+@jit(inline=True)
 def stretch(y, x, factor, shift):
     for i in range(x.size):
         y[i] = x[i] * factor + shift
@@ -453,7 +457,7 @@ def batch_norm(y, x, mean, variance, weight, bias, eps, parts):
             stretch(y[n, c], x[n, c], factor, bias[c] - mean[c] * factor)
 
 
-@jit
+@jit(inline=True)
 def products_with(g, x, mean):
     s = x[0] * 0
     for i in range(x.size):
@@ -461,7 +465,7 @@ def products_with(g, x, mean):
     return s
 
 
-@jit
+@jit(inline=True)
 def normalised_slopes(dx, g, x, mean, factor, shift, slope):
     for i in range(x.size):
         dx[i] = g[i] * factor - shift - (x[i] - mean) * slope

@@ -560,6 +560,22 @@ def test_everybody_can_use_the_page(width, dark, opened):
 
 
 @chromium
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_parameter_has_a_double_frame_on_the_page_and_in_the_drawing(dark, opened, chrome, tmp_path):
+    nn = pytest.importorskip("tinynet.nn")
+    loss = nn.Linear(1, 1).to("scalar")([[2.0]])[0, 0]
+    loss.backward()
+    draw(loss).save(tmp_path / "loss.svg")
+    for page in (opened(loss, dark=dark), chrome.open(tmp_path / "loss.svg", dark=dark)):
+        fills = page.run("[...document.querySelectorAll('.node.parameter')].map(box => "
+                         "[...box.querySelectorAll('path')].map(path => getComputedStyle(path).fill))")
+        assert fills
+        for inner, outer in fills:
+            assert inner.startswith("rgb(") and outer == "none"
+        assert not page.problems
+
+
+@chromium
 def test_the_step_is_kept_in_sight_on_a_small_screen(opened):
     nn = pytest.importorskip("tinynet.nn")
     model = nn.MLP(2, [3, 1]).to("scalar")

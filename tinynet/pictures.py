@@ -295,6 +295,7 @@ def style_sheet():
         if kind[-1].isdigit():
             dark.append(f".tinynet .edge.{kind} path, .tinynet .edge.{kind} polygon {{ stroke: {line} }}")
             dark.append(f".tinynet .edge.{kind} polygon {{ fill: {line} }}")
+    dark.append(".tinynet g.node path[fill=none] { fill: none }")  # the outer frame of a parameter
     return "\n".join([
         ".tinynet text { font-family: system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif }",
         ".tinynet text { font-variant-numeric: tabular-nums }",

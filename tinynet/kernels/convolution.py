@@ -18,11 +18,13 @@ import numpy as np
 from .compiled import jit, kernel, prange, span
 from .rows import total
 from .vectors import (
+    even,
     lane_sum,
     lanes,
     larger,
     load,
     load_every,
+    load_next,
     load_some,
     madd,
     nowhere,
@@ -300,6 +302,16 @@ def line_sum(x, i, count):
 # ---------------------------------------------------------------------------------------------------------- pooling
 
 @jit
+def numbers_of_windows(x, begin, i, step, n):
+    """load_every; with steps of one and two, from neighbours that are read at once, which is quicker."""
+    if step == 1:
+        return load_next(x, begin, i, n)
+    if step == 2:
+        return even(load_next(x, begin, i, n), load_next(x, begin, i + lanes(x), n))
+    return load_every(x, begin, i, step, n)
+
+
+@jit
 def largest_of_row(y, where, at, count, x, channel, w, top, bottom, kw, stride, pad):
     """A row of `count` windows, the rows `top` to `bottom` of the channel; a vector of windows at a time."""
     n = lanes(x)
@@ -308,7 +320,7 @@ def largest_of_row(y, where, at, count, x, channel, w, top, bottom, kw, stride, 
         for i in range(top, bottom):
             for j in range(kw):
                 first = s * stride + j - pad
-                v = load_every(x, channel + i * w, first, stride, w)
+                v = numbers_of_windows(x, channel + i * w, first, stride, w)
                 best, places = larger(best, places, v, i * w, first, stride, w)
         store_some(y, at + s, best, count - s)
         store_some(where, at + s, places, count - s)
@@ -356,7 +368,8 @@ def mean_of_row(y, at, count, x, channel, w, top, bottom, kw, stride, pad, facto
         mean = zero(x)
         for i in range(top, bottom):
             for j in range(kw):
-                mean = madd(mean, load_every(x, channel + i * w, s * stride + j - pad, stride, w), factor)
+                v = numbers_of_windows(x, channel + i * w, s * stride + j - pad, stride, w)
+                mean = madd(mean, v, factor)
         store_some(y, at + s, mean, count - s)
 
 

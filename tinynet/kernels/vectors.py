@@ -48,6 +48,16 @@ def load_every(a, begin, i, step, n):
     return v
 
 
+def load_next(a, begin, i, n):
+    """load_every with a step of one: neighbours, which are read at once."""
+    return load_every(a, begin, i, 1, n)
+
+
+def even(x, y):
+    """The lanes 0, 2, 4, … of x and then of y."""
+    return np.concatenate([x, y])[::2]
+
+
 def nowhere(a):
     """The places of nothing: -1 in each lane."""
     return np.full(BYTES // a.itemsize, -1, np.int32)
@@ -200,6 +210,30 @@ def instructions():
         return Vector(a.dtype)(a, *[types.intp] * 4), write
 
     @intrinsic
+    def load_next(typing, a, begin, i, n):
+        def write(context, builder, signature, args):
+            array, begin, i, n = args
+            kind = context.get_value_type(signature.return_type)
+            address = place(context, builder, signature.args[0], array, builder.add(begin, i), kind)
+            mask = inside(builder, every(builder, i, i.type(1), kind.count), n)
+            function = builder.module.declare_intrinsic(
+                f"llvm.masked.load.{suffix(kind)}.p0", fnty=ir.FunctionType(
+                    kind, [address.type, ir.IntType(32), mask.type, kind]))
+            return builder.call(function, [address, ir.IntType(32)(a.dtype.bitwidth // 8), mask,
+                                           ir.Constant(kind, None)])
+
+        return Vector(a.dtype)(a, *[types.intp] * 3), write
+
+    @intrinsic
+    def even(typing, x, y):
+        def write(context, builder, signature, args):
+            count = args[0].type.count
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(0, 2 * count, 2)))
+            return builder.shuffle_vector(*args, lanes)
+
+        return x(x, y), write
+
+    @intrinsic
     def nowhere(typing, a):
         kind = Places(Vector(a.dtype).count)
         return kind(a), lambda context, builder, signature, args: ir.Constant(
@@ -269,8 +303,9 @@ def instructions():
 
         return v.real(v), write
 
-    return zero, load, load_some, load_every, nowhere, larger, store, store_some, madd, plus, lane_sum
+    return zero, load, load_some, load_every, load_next, even, nowhere, larger, store, store_some, madd, plus, lane_sum
 
 
 if not INTERPRETED:
-    zero, load, load_some, load_every, nowhere, larger, store, store_some, madd, plus, lane_sum = instructions()
+    (zero, load, load_some, load_every, load_next, even, nowhere, larger, store, store_some, madd, plus,
+     lane_sum) = instructions()

@@ -15,11 +15,13 @@ import importlib
 __version__ = "0.1.0"
 
 HOMES = {
-    "graph": "no_grad textbook grad",
+    "graph": "no_grad textbook grad detect_anomaly",
     "value": "Value",
     "tensors": "Tensor tensor zeros ones full empty arange linspace rand randn randint randperm zeros_like ones_like "
                "full_like empty_like rand_like randn_like manual_seed Generator cat stack where maximum minimum "
                "from_numpy float32 float64 int64",
+    "functional": "logsumexp",
+    "kernels": "set_num_threads get_num_threads",
     "plan": "capture",
     "program": "compile",
     "words": "explain",

@@ -11,9 +11,13 @@ from .checkpoints import save as save
 from .checks import gradcheck as gradcheck
 from .films import Recorder as Recorder
 from .films import film as film
+from .functional import logsumexp as logsumexp
+from .graph import detect_anomaly as detect_anomaly
 from .graph import grad as grad
 from .graph import no_grad as no_grad
 from .graph import textbook as textbook
+from .kernels import get_num_threads as get_num_threads
+from .kernels import set_num_threads as set_num_threads
 from .pages import walkthrough as walkthrough
 from .pictures import draw as draw
 from .plan import capture as capture

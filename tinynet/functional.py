@@ -189,6 +189,22 @@ def log_softmax(x, dim=-1):
     return x - np.log(np.exp(x).sum(dim, keepdims=True))
 
 
+def logsumexp(x, dim, keepdim=False):
+    """log Σⱼ exp(xⱼ) along `dim`; shifted by the largest, so that none overflows.
+
+    >>> from tinynet import tensor
+    >>> logsumexp(tensor([10000.0, 10000.0]), 0).item()     # 10000 + log 2
+    10000.693359375
+    """
+    x = arrays_of_values(x)
+    last_axis("logsumexp", x, dim)
+    largest = numbers(x.max(dim, keepdims=True))
+    finite = abs(largest) < math.inf
+    largest = where(finite, largest, 0.0) if isinstance(x, Tensor) else np.where(finite, largest, 0.0)
+    y = np.log(np.exp(x - largest).sum(dim, keepdims=True)) + largest
+    return y if keepdim else y.squeeze(dim)
+
+
 def arrays_of_values(x):
     """A list of Values, or one, as an array; a list of numbers as a Tensor."""
     if isinstance(x, Tensor):

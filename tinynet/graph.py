@@ -23,7 +23,7 @@ import threading
 class Mode(threading.local):
     """What the thread is doing now."""
 
-    recording = True  # results remember how they were made (see `no_grad`)
+    recording = True  # results remember how they were made (see `no_grad`), and are watched (see `detect_anomaly`)
     scope = None  # the layer call that is running, a `Scope`
     plan = None  # the plan that a step is being captured into (see plan.py)
     textbook = False  # tensors compute the textbook definitions instead of their fused kernels (see `textbook`)
@@ -84,6 +84,47 @@ class textbook(switch):
     attribute, value = "textbook", True
 
 
+WATCHED = "watched"  # what `mode.recording` is inside `detect_anomaly`
+
+
+class detect_anomaly(switch):
+    """Inside `with detect_anomaly():` the first nan or infinity raises ValueError, forward or backward, and the
+    sentence names the operation and the layer that made it.
+
+    An infinity in a leaf (as in a mask) is no error, and neither is what it makes infinite; a nan always is, and so is
+    an infinite gradient. Captured steps look again at each replay. What runs under `no_grad` is not watched.
+
+    >>> from tinynet import Value, detect_anomaly
+    >>> with detect_anomaly():
+    ...     Value(1e200) * Value(1e200)
+    Traceback (most recent call last):
+    ValueError: detect_anomaly: * gives inf from finite numbers
+    """
+
+    attribute, value = "recording", WATCHED
+
+    def __enter__(self):
+        super().__enter__()
+        mode.recording = self.before and WATCHED
+
+
+def place(scope):
+    """" in layers.0 (Linear)": which layer call, for a sentence; "" outside of all layers."""
+    if scope is None:
+        return ""
+    outer = scope
+    while outer.parent is not None:
+        outer = outer.parent
+    path = next((path for path, module in outer.module.named_modules() if module is scope.module), "")
+    return f" in {path} ({type(scope.module).__name__})" if path else f" in {type(scope.module).__name__}"
+
+
+def blame(name, scope, kind, where, inputs):
+    """Raise the ValueError for a result of `kind` "nan" or "inf", made from `inputs`: "nan", "inf" or "finite"."""
+    made = f"gives {kind}{where} from {'finite numbers' if inputs == 'finite' else f'inputs that hold {inputs}'}"
+    raise ValueError(f"detect_anomaly: {name}{place(scope)} {made}")
+
+
 def topological(*roots):
     """All nodes that the roots were made from, and the roots: every node after its inputs, in the order of writing."""
     order, seen, stack = [], set(), list(reversed(roots))
@@ -106,7 +147,7 @@ def chain_rule(root, seed, add=operator.add, lift=False):
     A node's gradient is the sum of its shares over all its uses, so it is complete when the walk arrives there. With
     `lift` the rules are given the nodes themselves instead of their numbers: the gradients are then nodes too.
     """
-    gradients = {root: seed}
+    gradients, watched = {root: seed}, mode.recording is WATCHED
     for node in reversed(topological(root)):
         g = gradients.pop(node, None)
         if g is None:  # nothing of the root's gradient flows here
@@ -120,6 +161,8 @@ def chain_rule(root, seed, add=operator.add, lift=False):
                 shares = node.op.shares(g, node.data, *[x.data for x in inputs])
             for x, share in zip(inputs, shares):
                 if share is not None:
+                    if watched:
+                        node.watch_share(share)
                     gradients[x] = add(gradients[x], share) if x in gradients else share
 
 

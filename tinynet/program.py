@@ -529,17 +529,18 @@ def copy_columns(results, rows, places, t, count):
             results[t + s, j] = rows[places[j] + s]
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-def run_threads(batch, width, lanes, rows, table, forward, backward, inputs, outputs, seed, kept,
-                results, slopes, totals):
+def run_lines(batch, width, lanes, rows, table, forward, backward, inputs, outputs, seed, kept,
+              results, slopes, totals):
     """The same for the whole batch: one equal share of its tiles for each of the lines of `rows` and `totals`."""
     threads = rows.shape[0]
     tiles = (batch.shape[0] + width - 1) // width
-    for k in numba.prange(threads):
+    for k in compiled.prange(threads):
         begin, stop = np.int64(k) * tiles // threads * width, (np.int64(k) + 1) * tiles // threads * width
         run_tiles(batch, begin, min(stop, batch.shape[0]), width, lanes, rows[k], table, forward, backward, inputs,
                   outputs, seed, kept, results, slopes, totals[k])
 
+
+run_threads = compiled.Launch(compiled.jit(run_lines, math=False, parallel=True), compiled.jit(run_lines, math=False))
 
 # ------------------------------------------------------------------------------------------------------ the public door
 

@@ -17,11 +17,12 @@ is all that `plan.capture` needs in order to record a step and to replay it.
 import functools
 import math
 import operator
+import threading
 
 import numpy as np
 
 from . import kernels
-from .graph import Scope, chain_rule, mode, no_grad, topological  # noqa: F401  (Scope, topological: for readers below)
+from .graph import WATCHED, Scope, blame, chain_rule, mode, no_grad, topological  # noqa: F401  (for readers below)
 from .kernels import run
 from .value import RULES, Value
 
@@ -67,7 +68,10 @@ class Op:
         y.label = ""
         y.scope = mode.scope
         y.retains = False
-        if mode.recording:
+        recording = mode.recording
+        if recording:
+            if recording is WATCHED:
+                run(watch, self.name, y.scope, y._data, [x._data for x in inputs])
             self.needs = [*map(needs_of, inputs)]
             if True in self.needs:
                 y.requires_grad, y.op, y.inputs = True, self, inputs
@@ -77,6 +81,24 @@ class Op:
 
     def shares(self, g, y, *xs):
         return self.backward(g, y._data, *map(data_of, xs))
+
+
+def kind(array):
+    """"nan", "inf" or "finite": the worst that an array holds."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return "finite"
+    return "nan" if np.isnan(array).any() else "inf"
+
+
+def watch(name, scope, y, inputs):
+    """See `detect_anomaly`. It is called as a kernel is, so that replays look too."""
+    found = kind(y)
+    if found == "finite":
+        return
+    before = min((kind(x) for x in inputs), key=("nan", "inf", "finite").index, default="finite")
+    if found == "nan" or before == "finite":
+        first = np.argwhere(np.isnan(y) if found == "nan" else np.isinf(y))[0].tolist()
+        blame(name, scope, found, f" at {first}" if first else "", before)
 
 
 class Tensor:
@@ -267,6 +289,10 @@ class Tensor:
     def retain_grad(self):
         """Let `backward()` keep the gradient here too, though this is no leaf."""
         self.retains = True
+
+    def watch_share(self, share):
+        """See `detect_anomaly`: `share` is what the operation of this node gives to one of its inputs."""
+        run(watch, f"backward of {self.op.name}", self.scope, share, [])
 
     def zero_grad(self):
         """Forget the gradient."""
@@ -941,30 +967,36 @@ UFUNCS |= {ufunc: (lambda method: lambda a, b: method(as_tensor(a, b), b))(getat
 
 # ---------------------------------------------------------------------------------------------------------- creation
 
-class Generator:
-    """The random numbers of tinynet: one stream, which `manual_seed` starts anew. It may be a part of a checkpoint.
+class Streams(threading.local):
+    """The random numbers of tinynet: one stream in each thread, so that threads do not take numbers from one another.
+    It may be a part of a checkpoint.
+
+    A thread's stream begins where `manual_seed` in the main thread last began, or anywhere where it was never called.
 
     >>> before = Generator.state_dict(); a = rand(3)
     >>> Generator.load_state_dict(before); (a == rand(3)).tolist()
     [True, True, True]
     """
 
-    stream = np.random.default_rng()
+    seed = None
 
-    @staticmethod
-    def state_dict():
-        """Where the stream is, as plain numbers."""
-        return Generator.stream.bit_generator.state
+    def __init__(self):
+        self.stream = np.random.default_rng(Streams.seed)
 
-    @staticmethod
-    def load_state_dict(state):
+    def state_dict(self):
+        """Where this thread's stream is, as plain numbers."""
+        return self.stream.bit_generator.state
+
+    def load_state_dict(self, state):
         """Go on from there; ValueError where this is no state of a stream."""
-        Generator.accept(state)()
+        self.accept(state)()
 
-    @staticmethod
-    def accept(state):
+    def accept(self, state):
         """Check a state, and return the function that takes it over."""
-        return functools.partial(setattr, Generator, "stream", stream_from("Generator", state))
+        return functools.partial(setattr, self, "stream", stream_from("Generator", state))
+
+
+Generator = Streams()
 
 
 def stream_from(name, state):
@@ -979,7 +1011,9 @@ def stream_from(name, state):
 
 
 def manual_seed(seed):
-    """Start the random numbers anew, so that a run can be repeated.
+    """Start the random numbers of this thread anew, so that a run can be repeated.
+
+    Called in the main thread, it also says where the streams of threads begin that have not drawn a number yet.
 
     >>> _ = manual_seed(0); a = rand(3)
     >>> _ = manual_seed(0); (a == rand(3)).tolist()
@@ -987,6 +1021,8 @@ def manual_seed(seed):
     """
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"manual_seed: expected a whole number from 0 on, got {seed!r}")
+    if threading.current_thread() is threading.main_thread():
+        Streams.seed = int(seed)
     Generator.stream = np.random.default_rng(int(seed))
     return Generator.stream
 

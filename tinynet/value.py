@@ -12,7 +12,7 @@ Read the page of calculus first: it is all the mathematics there is. What follow
 import math
 import operator
 
-from .graph import chain_rule, mode
+from .graph import WATCHED, blame, chain_rule, mode, place
 
 
 class Rule:
@@ -161,6 +161,12 @@ class Value:
             elif node.op is not CONSTANT:
                 node.grad += g
 
+    def watch_share(self, share):
+        """See `detect_anomaly`: `share` is what the rule of this node gives to one of its inputs."""
+        found, numbers = kind(float(share)), [x.data for x in self.inputs]
+        if found != "finite":
+            blame(f"backward of {self.op.name}", self.scope, found, f" at {listed(numbers)}", kind(*numbers))
+
     def __bool__(self):
         return self.data != 0.0
 
@@ -179,17 +185,34 @@ def node(rule, inputs, numbers):
     try:
         y.data = rule.value(*numbers)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{rule.name} is not defined at {listed(numbers)}") from None
+        raise ValueError(f"{rule.name} is not defined at {listed(numbers)}{place(mode.scope)}") from None
     except OverflowError:
-        raise ValueError(f"{rule.name} is too large for a float at {listed(numbers)}") from None
+        raise ValueError(f"{rule.name} is too large for a float at {listed(numbers)}{place(mode.scope)}") from None
     y.grad = None
     y.label = ""
     y.scope = mode.scope
-    if mode.recording:
+    recording = mode.recording
+    if recording:
         y.op, y.inputs = rule, inputs
+        if recording is WATCHED:
+            watch(rule.name, y.scope, y.data, numbers)
     else:
         y.op, y.inputs = CONSTANT, ()
     return y
+
+
+def kind(*numbers):
+    """"nan", "inf" or "finite": the worst that some numbers hold."""
+    if any(x != x for x in numbers):
+        return "nan"
+    return "inf" if any(x in (math.inf, -math.inf) for x in numbers) else "finite"
+
+
+def watch(name, scope, y, numbers):
+    """See `detect_anomaly`."""
+    result, inputs = kind(y), kind(*numbers)
+    if result == "nan" or (result == "inf" and inputs == "finite"):
+        blame(name, scope, result, "", inputs)
 
 
 new = Value.__new__

@@ -6,13 +6,15 @@ each of Numba's threads. Where no BLAS with 64-bit integers is found, `found` is
 """
 
 import ctypes
+import os
 import pathlib
 
 import numpy as np
-from llvmlite import binding
+from llvmlite import binding, ir
 from numba import types
+from numba.extending import intrinsic
 
-from .compiled import INTERPRETED
+from .compiled import INTERPRETED, jit
 
 ROWS, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers for row-major, A and Aᵀ
 
@@ -45,10 +47,12 @@ def find():
         symbol = function(lib, f"scipy_{theirs}", theirs)
         if symbol is None:
             return False
+        functions[ours] = symbol
         binding.add_symbol(f"tinynet_{ours}", ctypes.cast(symbol, ctypes.c_void_p).value)
     return True
 
 
+functions = {}
 found = find()
 int32, int64 = types.int32, types.int64
 
@@ -62,3 +66,56 @@ def product(name, real):
 sgemm, dgemm = product("tinynet_sgemm", types.float32), product("tinynet_dgemm", types.float64)
 set_blas_threads = types.ExternalFunction("tinynet_set_blas_threads", types.void(int32))
 get_blas_threads = types.ExternalFunction("tinynet_get_blas_threads", int32())
+
+
+# ------------------------------------------------------------------------------------------------ one thread at a time
+# How many threads BLAS uses is one number for the whole process, and kernels run in several Python threads at once.
+# So it is counted how many of them want BLAS to use one thread: the first to come sets it, the last to leave puts back
+# what the first had found.
+
+LOCK, USERS, BEFORE = range(3)
+shared = (ctypes.c_int64 * 3)()
+binding.add_symbol("tinynet_blas_shared", ctypes.addressof(shared))
+
+
+def atomic(operation):
+    """A function (place, number) of compiled code that does operation on shared[place] and returns what was there."""
+    def typing(context, place, number):
+        def lower(context, builder, signature, args):
+            first = context.get_c_value(builder, ir.IntType(64), "tinynet_blas_shared")
+            place, number = (context.cast(builder, x, t, int64) for x, t in zip(args, signature.args))
+            return builder.atomic_rmw(operation, builder.gep(first, [place]), number, "seq_cst")
+
+        return int64(place, number), lower
+
+    return intrinsic(typing)
+
+
+swap, add = atomic("xchg"), atomic("add")
+
+
+@jit
+def alone(threads):
+    """alone(1) begins a stretch in which BLAS uses one thread, alone(0) ends it. alone(1) returns what ends it."""
+    if found:
+        while swap(LOCK, 1):  # held by another for a few nanoseconds
+            pass
+        if threads:
+            if add(USERS, 1) == 0:
+                swap(BEFORE, get_blas_threads())
+                set_blas_threads(1)
+        elif add(USERS, -1) == 1:
+            set_blas_threads(swap(BEFORE, 0))
+        swap(LOCK, 0)
+    return 0
+
+
+def after_fork():
+    """In the child: the kernels that wanted BLAS to use one thread run on in the parent."""
+    if found and shared[USERS]:
+        functions["set_blas_threads"](shared[BEFORE])
+    shared[:] = 0, 0, 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)

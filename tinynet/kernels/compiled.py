@@ -8,7 +8,8 @@ A kernel is written once, as a loop over `parts`:
             chunk(y[lo:hi], x[lo:hi])
 
 and compiled twice, each on first use: serially, for parts = 1, and with a thread for each part. The size of the
-work decides. Results depend on the number of parts, never on which thread was first.
+work decides. Results depend on the number of parts, never on which thread was first, nor on what other Python threads
+compute meanwhile.
 """
 
 import functools
@@ -16,6 +17,7 @@ import hashlib
 import os
 import pathlib
 import sys
+import threading
 from types import FunctionType
 
 # Idle threads of one pool must not spin on the cores that another pool (BLAS, PyTorch) wants: set before Numba starts.
@@ -46,10 +48,47 @@ threads = numba.config.NUMBA_NUM_THREADS
 def set_num_threads(n):
     global threads
     limit = numba.config.NUMBA_NUM_THREADS
-    if not isinstance(n, int) or not 1 <= n <= limit:
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= limit:
         raise ValueError(f"set_num_threads: expected a whole number from 1 to {limit}, got {n!r}")
     numba.set_num_threads(n)
     threads = n
+
+
+launching = threading.Lock()  # one parallel kernel at a time: not every pool of threads that Numba can use bears two
+orphaned = False  # this process is the child of a fork, and the pool of threads stayed with the parent
+
+
+class Launch:
+    """The parallel form of a kernel, as a function. In the child of a fork it runs serially, over the same parts, and
+    so with the same results: GNU OpenMP ends a child that asks for threads."""
+
+    __slots__ = ("parallel", "serial")
+
+    def __init__(self, parallel, serial):
+        self.parallel, self.serial = parallel, serial
+
+    def __call__(self, *args):
+        if orphaned:
+            self.serial(*args)
+        else:
+            with launching:
+                self.parallel(*args)
+
+
+def after_fork():
+    """In the child: the thread that launches lives on in the parent, if there was one."""
+    global launching, orphaned
+    launching = threading.Lock()
+    try:
+        numba.threading_layer()
+    except ValueError:  # no pool was started
+        return
+    orphaned = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lambda: launching.acquire(), after_in_parent=lambda: launching.release(),
+                        after_in_child=after_fork)
 
 
 def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, inline=False, **names):
@@ -74,7 +113,7 @@ class Parts(Kernel):
     def __init__(self, function, name, grain, measure, math, names):
         self.name, self.grain, self.measure, self.__doc__ = name, grain, measure, function.__doc__
         self.serial = jit(function, name=name, math=math, **names)
-        self.parallel = jit(function, name=name, math=math, parallel=True, **names)
+        self.parallel = Launch(jit(function, name=name, math=math, parallel=True, **names), self.serial)
 
     def __repr__(self):
         return f"<kernel {self.name}>"

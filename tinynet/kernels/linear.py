@@ -7,6 +7,7 @@ from numba import types
 from numba.extending import overload
 
 from . import Kernel, blas, compiled, panels
+from .blas import alone
 from .compiled import jit, kernel, prange, span
 from .math32 import row
 from .rows import add, add_rows, put
@@ -56,16 +57,6 @@ def step(x):
 
 
 @jit
-def alone(threads):
-    """Let BLAS use as many threads; returns how many it used. (It takes three nanoseconds.)"""
-    if not blas.found:
-        return threads
-    before = blas.get_blas_threads()
-    blas.set_blas_threads(threads)
-    return before
-
-
-@jit
 def share_of_product(c, a, b, ta, tb, part, parts):
     """One part of C = A B, whose longer side is split."""
     m, n = c.shape
@@ -97,6 +88,15 @@ def products(c, a, b, ta, tb, parts):
     alone(before)
 
 
+def by_numpy(a, b, c):
+    """C = A B for any arrays."""
+    before = alone(1)
+    try:
+        np.matmul(a, b, c)
+    finally:
+        alone(before)
+
+
 native = blas.found or panels.found  # else NumPy's product is the better one
 GRAIN = 1 << 19  # multiplications for each thread: about 10 µs
 
@@ -121,7 +121,7 @@ class Product(Kernel):
         if (left is None or right is None or not native or not c.flags.c_contiguous
                 or not a.size or not b.size or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f"
                 or a.ndim != b.ndim or (a.ndim > 2 and a.shape[:-2] != b.shape[:-2])):
-            return np.matmul, (a, b, c)
+            return by_numpy, (a, b, c)
         (a, ta), (b, tb) = left, right
         if c.ndim > 2:
             c, a, b = (x.reshape(-1, *x.shape[-2:]) for x in (c, a, b))

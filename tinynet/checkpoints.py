@@ -27,12 +27,14 @@ import zlib
 
 import numpy as np
 
+from .refusals import refusing
 from .tensors import Tensor
 
 VERSION = 1
 PIECE = 1 << 20  # bytes that are read at once
 
 
+@refusing
 def save(obj, path):
     """Write a state to a file, whose name ends in .npz or .safetensors.
 
@@ -57,6 +59,7 @@ def save(obj, path):
         WRITERS[kind](file, arrays, None if weights else json.dumps({"version": VERSION, "state": text}))
 
 
+@refusing
 def load(path, into=None):
     """Read a file that `save` wrote, or a plain npz or safetensors file, into a dict of NumPy arrays and settings.
 

@@ -4,10 +4,12 @@ import numpy as np
 
 from .graph import mode
 from .nn.module import is_values
+from .refusals import refusing
 from .tensors import Generator, Tensor
 from .value import Value
 
 
+@refusing
 def gradcheck(fn, inputs, eps=1e-6, atol=1e-9, rtol=1e-6, directions=8, seed=0):
     """True where the gradients of fn(*inputs) agree with central differences, in float64, on either engine.
 

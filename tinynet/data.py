@@ -22,6 +22,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .refusals import refusing
 from .tensors import Generator, Tensor, stream_from
 
 # ------------------------------------------------------------------------------------------------------------ samples
@@ -40,6 +41,7 @@ class Dataset:
         raise TypeError(f"{type(self).__name__}: a Dataset needs a method __getitem__(self, i)")
 
 
+@refusing
 class TensorDataset(Dataset):
     """Arrays of one length, side by side: sample i is (a[i], b[i], …).
 
@@ -127,6 +129,7 @@ def stacked(parts, place):
     return whole if isinstance(parts[0], Tensor) else as_samples(f"DataLoader: part {place} of the samples", whole)
 
 
+@refusing
 class DataLoader:
     """Mini-batches of Tensors; one pass over it is one epoch.
 
@@ -180,6 +183,7 @@ class DataLoader:
             yield tuple(Tensor(a) for a in gather(self.dataset, order[start:start + self.batch_size]))
 
 
+@refusing
 def next_tokens(tokens, context):
     """Windows of a text for a model of the next token: sample i is (tokens[i : i+context], tokens[i+1 : i+context+1]).
 
@@ -253,6 +257,7 @@ class Windows(Dataset):
 
 # ------------------------------------------------------------------------------------------------------------- tables
 
+@refusing
 def read_csv(path, delimiter=","):
     """A table from a CSV file with a header: {column: array}, float64 where every entry is a number, else strings.
 
@@ -333,6 +338,7 @@ def is_text(entries):
     return any(isinstance(x, str) for x in present)
 
 
+@refusing
 class DataFrameDataset(TensorDataset):
     """A table as samples: each row is one, `target_column` is what to predict, all other columns are the features.
 
@@ -461,6 +467,7 @@ class DataFrameDataset(TensorDataset):
         return np.array([known[label] for label in entries], dtype=np.int64)
 
 
+@refusing
 def train_test_split(*arrays, test_size=0.25, shuffle=True, stratify=None, seed=None):
     """Split each of the arrays into a part to train on and one to test on: a_train, a_test, b_train, b_test, …
 
@@ -519,6 +526,7 @@ def take(a, indices):
 
 # ------------------------------------------------------------------------------------------------------ preprocessing
 
+@refusing
 class Standardizer:
     """z = (x - mean) / std of each column, with the mean and std of the samples it was fitted on: the training ones.
 
@@ -590,6 +598,7 @@ def described(columns, shape):
     return f"the columns {', '.join(map(repr, columns))}" if columns else f"features of shape {shape}"
 
 
+@refusing
 def one_hot(labels, num_classes=None):
     """A row for each label, 1 in the label's place and 0 elsewhere, in float32; Tensors give a Tensor.
 
@@ -608,6 +617,7 @@ def one_hot(labels, num_classes=None):
     return Tensor(rows) if isinstance(labels, Tensor) else rows
 
 
+@refusing
 class CharTokenizer:
     """Characters as whole numbers: `chars` are all characters of a text in order, a character's token is its place.
 

@@ -18,8 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .refusals import refusing
+
 # ---------------------------------------------------------------------------------------------- problems in the plane
 
+@refusing
 def xor(n=4, noise=0.0, seed=0):
     """The corners of the unit square, and whether the two coordinates differ: no single perceptron can learn it.
 
@@ -34,6 +37,7 @@ def xor(n=4, noise=0.0, seed=0):
     return blurred(corners, noise, seed), (corners[:, 0] ^ corners[:, 1]).astype(np.int64)
 
 
+@refusing
 def moons(n=200, noise=0.1, seed=0):
     """Two half circles that reach into each other: one point of either class after the other."""
     check_plane("moons", n, noise)
@@ -44,6 +48,7 @@ def moons(n=200, noise=0.1, seed=0):
     return blurred(np.where(y[:, None], inner, outer), noise, seed), y
 
 
+@refusing
 def circles(n=200, noise=0.05, factor=0.5, seed=0):
     """A circle of radius 1 (class 0) around one of radius `factor` (class 1)."""
     check_plane("circles", n, noise)
@@ -55,6 +60,7 @@ def circles(n=200, noise=0.05, factor=0.5, seed=0):
     return blurred(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), noise, seed), y
 
 
+@refusing
 def spiral(n=300, classes=3, noise=0.05, turns=0.75, seed=0):
     """`classes` arms of a spiral that winds `turns` times around the origin, out to radius 1."""
     check_plane("spiral", n, noise)
@@ -111,6 +117,7 @@ CHECKSUMS = {  # SHA-256
 }
 
 
+@refusing
 def mnist(root, train=True, download=True, mirrors=MIRRORS, checksums=CHECKSUMS):
     """70,000 handwritten digits (LeCun, Cortes and Burges, 1998): X (60000, 784) in [0, 1], y 0 … 9; 10,000 to test on.
 
@@ -184,6 +191,7 @@ def fetch(url, path, checksum=None):
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
+@refusing
 def read_idx(path):
     """The array in an IDX file, MNIST's format, packed with gzip or not.
 
@@ -232,6 +240,7 @@ def names():
     return sorted({line.split()[0].lower() for line in lines if line.strip()})
 
 
+@refusing
 def text(path=None):
     """The text of a file in UTF-8; without a path the reference of the Python language, which comes with Python."""
     if path is None:

@@ -35,12 +35,14 @@ import numpy as np
 
 from . import pictures
 from .graph import mode, no_grad, textbook, topological
+from .refusals import refusing
 from .tensors import Tensor
 
 GRID, MAP = 48, 24  # the decision map and the maps of single neurons are so many points wide and high
 LARGE = 20_000      # of a larger parameter only its size is kept, not each number
 
 
+@refusing
 class Recorder:
     """Keeps what a model is at each step: `recorder = Recorder(model, x, y)`, then `recorder(loss)` after each step.
 
@@ -286,6 +288,7 @@ def threshold_of(frames):
 # ------------------------------------------------------------------------------------------------------------- film
 
 
+@refusing
 def film(history, title="Training"):
     """A page with a slider over the steps of a training: those of a `Recorder`, or of the history that `fit` gave it.
 

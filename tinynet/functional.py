@@ -14,6 +14,7 @@ import numpy as np
 from . import kernels
 from .graph import mode
 from .kernels import run
+from .refusals import refusing
 from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform, stack, where
 from .value import Value
 
@@ -83,17 +84,18 @@ def elementwise(name):
         if isinstance(x, (Value, Tensor)):
             return getattr(x, name)()
         array = np.asarray(x)
-        return through(array) if array.dtype == object else getattr(Tensor(x), name)()
+        return through(as_values(array)) if array.dtype == object else getattr(Tensor(x), name)()
 
-    function.__name__ = name
+    function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{name} of every element: a row of the page of calculus (value.py)."
-    return function
+    return refusing(function)
 
 
 relu, sigmoid, tanh, softplus = map(elementwise, ("relu", "sigmoid", "tanh", "softplus"))
 gelu_exact = elementwise("gelu")
 
 
+@refusing
 def gelu(x, approximate="none"):
     """x Φ(x), Φ the distribution function of the normal distribution (Hendrycks and Gimpel, 2016).
 
@@ -103,6 +105,7 @@ def gelu(x, approximate="none"):
         return gelu_exact(x)
     if approximate != "tanh":
         raise ValueError(f'gelu: approximate is "none" or "tanh", got {approximate!r}')
+    x = arrays_of_values(x)
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
@@ -157,6 +160,7 @@ class Softmax(Rows):
         return kernels.rows.softmax, kernels.rows.softmax_backward
 
 
+@refusing
 @fused_by(Softmax)
 def softmax(x, dim=-1):
     """softmax(x)ᵢ = exp(xᵢ) / Σⱼ exp(xⱼ) along `dim` (Bridle, 1990); shifted by the largest, so that none overflows.
@@ -180,6 +184,7 @@ class LogSoftmax(Rows):
         return kernels.rows.log_softmax, kernels.rows.log_softmax_backward
 
 
+@refusing
 @fused_by(LogSoftmax)
 def log_softmax(x, dim=-1):
     """log softmax(x)ᵢ = xᵢ - log Σⱼ exp(xⱼ) along `dim`."""
@@ -189,6 +194,7 @@ def log_softmax(x, dim=-1):
     return x - np.log(np.exp(x).sum(dim, keepdims=True))
 
 
+@refusing
 def logsumexp(x, dim, keepdim=False):
     """log Σⱼ exp(xⱼ) along `dim`; shifted by the largest, so that none overflows.
 
@@ -210,7 +216,7 @@ def arrays_of_values(x):
     if isinstance(x, Tensor):
         return x
     array = np.asarray(x)
-    return array if array.dtype == object else Tensor(x)
+    return as_values(array) if array.dtype == object else Tensor(x)
 
 
 # ------------------------------------------------------------------------------------------------------ linear layers
@@ -258,6 +264,7 @@ class Linear(Op):
         return dx, dw, db
 
 
+@refusing
 @fused_by(Linear)
 def linear(x, weight, bias=None, activation=None):
     """act(x Wᵀ + b): x (…, in), weight (out, in), bias (out), result (…, out).
@@ -295,6 +302,7 @@ def table_rows(weight, indices):
     return weight[indices]
 
 
+@refusing
 def embedding(indices, weight):
     """weight[indices]: a row of the table (entries, width) for each index; result (*indices.shape, width).
 
@@ -350,6 +358,7 @@ def drop(x, p):
     return x * (kept / (1.0 - p) if not isinstance(x, Tensor) else Tensor((kept / (1.0 - p)).astype(x.dtype)))
 
 
+@refusing
 def dropout(x, p=0.5, training=True):
     """Each element is zero with probability p, else divided by 1 - p (Srivastava et al., 2014); x itself in eval."""
     if not 0.0 <= p < 1.0:
@@ -390,6 +399,7 @@ def normalise(x, weight, bias, eps=1e-5):
     return d / np.sqrt((d * d).mean(axes, keepdims=True) + eps) * weight + bias
 
 
+@refusing
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     """(x - mean) / √(var + eps) · weight + bias over the last axes (Ba, Kiros and Hinton, 2016)."""
     x, shape = arrays_of_values(x), tuple(np.atleast_1d(normalized_shape))
@@ -455,6 +465,7 @@ def squared_errors(input, target, reduction="mean"):
     return reduced(d * d, reduction)
 
 
+@refusing
 def mse_loss(input, target, reduction="mean"):
     """(input - target)² of every element, and their mean (or "sum", or "none")."""
     input, target = same_shapes("mse_loss", input, target, reduction)
@@ -499,6 +510,7 @@ def negative_log_likelihood(logits, target, reduction="mean", ignore_index=-100)
     return losses.sum() / weights.sum() if reduction == "mean" else reduced(losses, reduction)
 
 
+@refusing
 def cross_entropy(input, target, reduction="mean", ignore_index=-100):
     """-log softmax(input)[target], averaged over the batch: input (n, classes) logits, target (n) class indices.
 
@@ -557,6 +569,7 @@ def logit_losses(input, target, reduction="mean"):
     return reduced(softplus(input) - input * target, reduction)
 
 
+@refusing
 def binary_cross_entropy_with_logits(input, target, reduction="mean"):
     """-t log σ(x) - (1 - t) log(1 - σ(x)) = softplus(x) - x t, σ the sigmoid, for targets t in [0, 1]."""
     input, target = same_shapes("binary_cross_entropy_with_logits", input, target, reduction)
@@ -668,6 +681,7 @@ def attend(q, k, v, allowed=None, causal=False, scale=1.0):
     return attention_weights(q, k, allowed, causal, scale) @ v
 
 
+@refusing
 def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
     """softmax(QKᵀ/√d + mask) V (Vaswani et al., 2017): query (…, queries, d), key (…, keys, d), value (…, keys, e).
 
@@ -899,6 +913,7 @@ def convolve(x, weight, bias, stride, padding):
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
+@refusing
 def conv2d(input, weight, bias=None, stride=1, padding=0):
     """y[n, o, r, s] = bias[o] + Σ_cij weight[o, c, i, j] x[n, c, r · stride + i, s · stride + j], x padded by zeros.
 
@@ -998,6 +1013,7 @@ def pooled(name, pooling, input, kernel_size, stride, padding):
     return y if x.ndim == 4 else y[0]
 
 
+@refusing
 def max_pool2d(input, kernel_size, stride=None, padding=0):
     """The largest number of each window of `kernel_size`, window after window `stride` apart (None: side by side).
 
@@ -1011,6 +1027,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0):
     return pooled("max_pool2d", largest_of_windows, input, kernel_size, stride, padding)
 
 
+@refusing
 def avg_pool2d(input, kernel_size, stride=None, padding=0):
     """The mean of each window, as max_pool2d; the padding counts as zeros."""
     return pooled("avg_pool2d", mean_of_windows, input, kernel_size, stride, padding)
@@ -1077,6 +1094,7 @@ def remember(running, new, momentum, factor=1.0):
     running += (momentum * (factor * new - running)).astype(running.dtype)
 
 
+@refusing
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """(x - mean) / √(variance + eps) · weight + bias, each channel by itself (Ioffe and Szegedy, 2015).
 

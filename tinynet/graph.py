@@ -19,6 +19,8 @@ import functools
 import operator
 import threading
 
+from .refusals import refusing
+
 
 class Mode(threading.local):
     """What the thread is doing now."""
@@ -162,10 +164,11 @@ def chain_rule(root, seed, add=operator.add, lift=False):
             for x, share in zip(inputs, shares):
                 if share is not None:
                     if watched:
-                        node.watch_share(share)
+                        node._watch_share(share)
                     gradients[x] = add(gradients[x], share) if x in gradients else share
 
 
+@refusing
 def grad(output, inputs, create_graph=False):
     """d output / d x for each x of `inputs`, as a tuple; nobody's `.grad` is touched.
 

@@ -20,6 +20,7 @@ import numpy as np
 from . import kernels
 from .graph import mode
 from .kernels import run, updates
+from .refusals import refusing
 from .tensors import Tensor, forget_gradient
 from .value import Value
 
@@ -41,6 +42,7 @@ class Clock:
         self.h[:len(self.now)] = self.now
 
 
+@refusing
 class Optimizer:
     """What all optimisers share. A subclass gives, for a group of settings,
 
@@ -194,6 +196,7 @@ def check(name, group, settings):
                             + ("the result of a computation" if isinstance(p, (Tensor, Value)) else type(p).__name__))
 
 
+@refusing
 class SGD(Optimizer):
     """v ← momentum · v + (1 - dampening) g; p ← p - lr · v (Nesterov: p - lr (g + momentum · v)).
 
@@ -220,6 +223,7 @@ def plain_sgd(p, g, lr, momentum, fresh, weight_decay, nesterov):
     return (updates.plain_sgd_update(p, g, lr, weight_decay),)
 
 
+@refusing
 class Adam(Optimizer):
     """m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; p ← p - lr · m̂ / (√v̂ + eps). Kingma and Ba (2015)."""
 
@@ -233,6 +237,7 @@ class Adam(Optimizer):
         return updates.adam_update, lambda: kernels.optimizers.adam, ("exp_avg", "exp_avg_sq")
 
 
+@refusing
 class AdamW(Optimizer):
     """Adam with a weight decay of the parameter itself: p ← p - lr · weight_decay · p. Loshchilov and Hutter (2019)."""
 
@@ -246,6 +251,7 @@ class AdamW(Optimizer):
         return updates.adamw_update, lambda: kernels.optimizers.adamw, ("exp_avg", "exp_avg_sq")
 
 
+@refusing
 class RMSprop(Optimizer):
     """s ← α s + (1 - α) g²; v ← momentum · v + g / (√s + eps); p ← p - lr v (Hinton, 2012; centered: Graves, 2013)."""
 
@@ -264,6 +270,7 @@ class RMSprop(Optimizer):
         return updates.rmsprop_update, lambda: kernels.optimizers.rmsprop, ("square_avg", "momentum_buffer")
 
 
+@refusing
 class Schedule:
     """A learning rate for each epoch: `factor()` gives lr / initial lr. Call `step()` after each epoch."""
 
@@ -315,6 +322,7 @@ class Schedule:
         return take_over
 
 
+@refusing
 class StepLR(Schedule):
     """lr = initial lr · gamma^⌊epoch / step_size⌋."""
 
@@ -328,6 +336,7 @@ class StepLR(Schedule):
         return initial * self.gamma ** (self.last_epoch // self.step_size)
 
 
+@refusing
 class CosineAnnealingLR(Schedule):
     """lr = eta_min + ½ (initial lr - eta_min) (1 + cos(π epoch / T_max)). Loshchilov and Hutter (2017)."""
 

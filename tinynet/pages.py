@@ -23,6 +23,7 @@ from xml.etree import ElementTree
 
 from . import pictures, scenes, words
 from .graph import topological
+from .refusals import refusing
 from .value import CONSTANT, RULES, Rule, Value
 
 # ------------------------------------------------------------------------------------- the page of calculus, translated
@@ -259,6 +260,7 @@ def style():
 MOST = 300  # nodes on a page: through more than that nobody steps one by one
 
 
+@refusing
 def walkthrough(root, title=None, *, depth=None, focus=None):
     """A page that steps through the graph behind `root`: forward, then backward, one share of a gradient at a time.
 

@@ -31,6 +31,7 @@ from xml.etree import ElementTree
 import graphviz
 
 from . import scenes, words
+from .refusals import refusing
 
 FORMATS = (".svg", ".png", ".pdf", ".gv")
 ROLES = ("input", "parameter", "constant", "output")
@@ -56,6 +57,7 @@ PALETTE = {
 }
 
 
+@refusing
 def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, direction="LR", limit=300, fused=True):
     """A picture of the graph behind `what`: a node, a list or an array of nodes, or a whole model.
 

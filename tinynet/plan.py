@@ -12,6 +12,7 @@ import numpy as np
 
 from . import kernels
 from .graph import mode
+from .refusals import refusing
 from .tensors import Tensor
 
 
@@ -141,6 +142,7 @@ def kept(result):
     return result
 
 
+@refusing
 def capture(step):
     """step, recorded at its first call and replayed from then on: the same numbers, several times faster.
 

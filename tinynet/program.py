@@ -46,6 +46,7 @@ from numba.extending import intrinsic, overload
 from . import value
 from .graph import topological
 from .kernels import compiled, math32
+from .refusals import refusing
 from .value import CONSTANT, Value
 
 numba = compiled.numba  # as the kernels have set it up
@@ -548,6 +549,7 @@ TILE_BYTES = 256 * 1024  # the rows of one tile stay within a core's second-leve
 WORTH_A_THREAD = 500_000  # instructions times samples for each thread: about 100 µs, what waking a thread can cost
 
 
+@refusing
 def compile(loss, inputs=(), parameters=None, dtype="float64"):
     """A program that runs the graph of `loss` on batches: `program(batch)`, `program.backward(batch)`.
 
@@ -568,6 +570,7 @@ def compile(loss, inputs=(), parameters=None, dtype="float64"):
     return Program(loss, inputs, parameters, dtype)
 
 
+@refusing
 class Program:
     """A graph of Values as a program over a batch; see `compile`.
 

@@ -24,6 +24,7 @@ import numpy as np
 from . import kernels
 from .graph import WATCHED, Scope, blame, chain_rule, mode, no_grad, topological  # noqa: F401  (for readers below)
 from .kernels import run
+from .refusals import refusing, shown
 from .value import RULES, Value
 
 float32, float64, int64, bool_ = np.float32, np.float64, np.int64, np.bool_
@@ -149,10 +150,14 @@ class Tensor:
             forget_gradient(self)
             return
         unrecorded("grad")
-        array = np.asarray(array, dtype=self._data.dtype)
-        if array.shape != self._data.shape:
-            raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
-        self._grad = array
+        try:
+            array = np.asarray(array)
+            if array.shape == self._data.shape:
+                self._grad = array.astype(self._data.dtype, copy=False)
+                return
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"grad: expected an array of {self.dtype} numbers, got {shown(array)}") from None
+        raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
 
     shape = property(operator.attrgetter("_data.shape"))
     dtype = property(operator.attrgetter("_data.dtype"))
@@ -290,7 +295,7 @@ class Tensor:
         """Let `backward()` keep the gradient here too, though this is no leaf."""
         self.retains = True
 
-    def watch_share(self, share):
+    def _watch_share(self, share):
         """See `detect_anomaly`: `share` is what the operation of this node gives to one of its inputs."""
         run(watch, f"backward of {self.op.name}", self.scope, share, [])
 
@@ -372,7 +377,7 @@ def as_tensor(x, like=None):
     """x as a Tensor; a plain number takes the dtype of the tensor beside it."""
     if isinstance(x, Tensor):
         return x
-    if isinstance(x, (bool, int, float)) and like is not None:
+    if isinstance(x, (bool, int, float)) and isinstance(like, Tensor):
         if like._data.dtype in FLOATS or isinstance(x, int):
             return Tensor(np.array(x, dtype=like._data.dtype if like._data.dtype != bool else None))
         return Tensor(np.array(x, dtype=np.float32))
@@ -786,12 +791,16 @@ def elementwise(rule):
     else:
         def method(self, other):
             return NotImplemented if isinstance(other, Value) else Pairwise(rule)(self, as_tensor(other, self))
-    method.__name__, method.__doc__ = rule.name, f"{rule.name} of every element, a row of the page of calculus."
+    return described(method, rule.name, f"{rule.name} of every element, a row of the page of calculus.")
+
+
+def described(method, name, doc=None):
+    method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", doc
     return method
 
 
 def mirrored(method):
-    return lambda self, other: method(as_tensor(other, self), self)
+    return described(lambda self, other: method(as_tensor(other, self), self), method.__name__)
 
 
 def comparison(ufunc):
@@ -803,14 +812,13 @@ def comparison(ufunc):
         y = empty_array(broadcast_shape(ufunc.__name__, self.shape, other.shape), np.dtype(bool))
         run(ufunc, self._data, other._data, y)
         return leaf(y)
-    return method
+    return described(method, ufunc.__name__)
 
 
 def reduction(kind, name):
     def method(self, axis=None, keepdims=False, *, dim=None, keepdim=False):
         return kind(name, axis if dim is None else dim, keepdims or keepdim)(self)
-    method.__name__, method.__doc__ = name, f"The {name} over `axis` (all axes where none is named)."
-    return method
+    return described(method, name, f"The {name} over `axis` (all axes where none is named).")
 
 
 def first_index(name):
@@ -824,8 +832,7 @@ def first_index(name):
         y = empty_array(kept if keepdims else () if axis is None else kept[:axis] + kept[axis + 1:], np.int64)
         run(positions, y, self._data, axis, name)
         return leaf(y)
-    method.__name__, method.__doc__ = name, f"The index of the first {name[3:]}imum along `axis`."
-    return method
+    return described(method, name, f"The index of the first {name[3:]}imum along `axis`.")
 
 
 def positions(out, x, axis, name):
@@ -937,8 +944,8 @@ for rule in RULES.values():
         setattr(Tensor, rule.name, method)
 Tensor.__neg__, Tensor.__abs__, Tensor.pow = Tensor.neg, Tensor.abs, Tensor.__pow__
 Tensor.maximum, Tensor.minimum = elementwise(RULES["max"]), elementwise(RULES["min"])
-Tensor.__matmul__ = Tensor.matmul = lambda self, other: MatMul()(self, as_tensor(other, self))
-Tensor.__rmatmul__ = lambda self, other: MatMul()(as_tensor(other, self), self)
+Tensor.__matmul__ = Tensor.matmul = described(lambda self, other: MatMul()(self, as_tensor(other, self)), "matmul")
+Tensor.__rmatmul__ = mirrored(Tensor.matmul)
 for ufunc, name in ((np.equal, "eq"), (np.not_equal, "ne"), (np.less, "lt"), (np.less_equal, "le"),
                     (np.greater, "gt"), (np.greater_equal, "ge")):
     setattr(Tensor, f"__{name}__", comparison(ufunc))
@@ -951,6 +958,9 @@ for name in ("argmax", "argmin"):
 for function in (var, std, clip, reshape, permute, transpose, flatten, squeeze, unsqueeze, expand):
     setattr(Tensor, function.__name__, function)
 Tensor.clamp, Tensor.view, Tensor.broadcast_to, Tensor.swapaxes = clip, reshape, expand, transpose
+for name in ("sum mean max min argmax argmin var std clip clamp reshape view permute transpose swapaxes flatten squeeze "
+             "unsqueeze expand broadcast_to to astype size item backward requires_grad_ __getitem__ __setitem__").split():
+    setattr(Tensor, name, refusing(vars(Tensor)[name], "" if name.startswith("_") else f".{name}"))
 Tensor.T = property(lambda self: self.transpose())
 Tensor.mT = property(lambda self: self.transpose(-1, -2))
 
@@ -1010,6 +1020,7 @@ def stream_from(name, state):
     return stream
 
 
+@refusing
 def manual_seed(seed):
     """Start the random numbers of this thread anew, so that a run can be repeated.
 
@@ -1037,6 +1048,7 @@ def random_normal(out):
     Generator.stream.standard_normal(out=out, dtype=out.dtype)
 
 
+@refusing
 def tensor(data, dtype=None, requires_grad=False, label=""):
     """A Tensor with a copy of the numbers in `data`: floats become float32, NumPy arrays keep their dtype.
 
@@ -1071,12 +1083,15 @@ def creation(name, fill):
         return Tensor(array, requires_grad)
 
     def like(x, dtype=None, requires_grad=False):
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise TypeError(f"{name}_like: expected a tensor or an array, got {type(x).__name__}")
         return function(*x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
-    function.__name__, like.__name__ = name, f"{name}_like"
+    function.__name__ = function.__qualname__ = name
+    like.__name__ = like.__qualname__ = f"{name}_like"
     function.__doc__ = f"A tensor of that shape: {name}(2, 3) or {name}((2, 3))."
     like.__doc__ = f"{name} in the shape and dtype of x."
-    return function, like
+    return refusing(function), refusing(like)
 
 
 zeros, zeros_like = creation("zeros", 0.0)
@@ -1086,17 +1101,20 @@ rand, rand_like = creation("rand", random_uniform)
 randn, randn_like = creation("randn", random_normal)
 
 
+@refusing
 def full(shape, fill_value, dtype=None, requires_grad=False):
     """A tensor of that shape with one number everywhere."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return Tensor(np.full(shape, fill_value, dtype or as_array(fill_value).dtype), requires_grad)
 
 
+@refusing
 def full_like(x, fill_value, dtype=None, requires_grad=False):
     """One number everywhere, in the shape and dtype of x."""
     return full(x.shape, fill_value, dtype or x.dtype, requires_grad)
 
 
+@refusing
 def arange(start, stop=None, step=1, dtype=None, requires_grad=False):
     """start, start + step, … below stop."""
     if stop is None:
@@ -1107,11 +1125,13 @@ def arange(start, stop=None, step=1, dtype=None, requires_grad=False):
     return Tensor(array.astype(np.float32) if dtype is None and array.dtype == np.float64 else array, requires_grad)
 
 
+@refusing
 def linspace(start, end, steps, dtype=np.float32, requires_grad=False):
     """`steps` numbers from start to end, both included, at equal distances."""
     return Tensor(np.linspace(start, end, steps, dtype=dtype), requires_grad)
 
 
+@refusing
 def randint(low, high=None, size=None, dtype=np.int64):
     """Whole numbers from [low, high), or [0, low) where one bound is given: randint(10, size=(3,))."""
     if size is None and isinstance(high, (tuple, list)):
@@ -1123,12 +1143,14 @@ def randint(low, high=None, size=None, dtype=np.int64):
     return Tensor(Generator.stream.integers(low, high, size if size is not None else (), dtype=np.dtype(dtype)))
 
 
+@refusing
 def randperm(n):
     """The numbers 0 … n - 1 in random order."""
     unrecorded("randperm")
     return Tensor(Generator.stream.permutation(n))
 
 
+@refusing
 def cat(tensors, axis=0, *, dim=None):
     """Tensors one after the other along an axis.
 
@@ -1143,6 +1165,7 @@ def cat(tensors, axis=0, *, dim=None):
     return Cat(axis if dim is None else dim)(*tensors)
 
 
+@refusing
 def stack(tensors, axis=0, *, dim=None):
     """Tensors of one shape beside each other along a new axis."""
     axis, tensors = axis if dim is None else dim, [as_tensor(x) for x in tensors]
@@ -1152,6 +1175,7 @@ def stack(tensors, axis=0, *, dim=None):
     return cat([x.unsqueeze(axis) for x in tensors], axis % (tensors[0].ndim + 1) if tensors else 0)
 
 
+@refusing
 def where(condition, a, b):
     """a's element where the condition holds, else b's; all three broadcast.
 
@@ -1165,16 +1189,19 @@ def where(condition, a, b):
     return Where(condition._data)(a, b)
 
 
+@refusing
 def maximum(a, b):
     """The larger of two tensors, element by element."""
     return as_tensor(a, b).maximum(b)
 
 
+@refusing
 def minimum(a, b):
     """The smaller of two tensors, element by element."""
     return as_tensor(a, b).minimum(b)
 
 
+@refusing
 def from_numpy(array):
     """A Tensor that shares the array's memory."""
     return Tensor(array)

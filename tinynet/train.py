@@ -26,10 +26,12 @@ from .data import as_samples
 from .functional import numbers
 from .graph import no_grad
 from .nn.module import is_values, shape_of
+from .refusals import refusing
 from .tensors import Generator, Tensor
 from .value import Value
 
 
+@refusing
 def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=(), scheduler=None, callbacks=(),
         capture=True, progress=True, checkpoint=None):
     """Train a model, of either engine, and return the History of its losses and metrics.
@@ -183,6 +185,7 @@ def named(metrics):
     return {metric.__name__: metric for metric in metrics}
 
 
+@refusing
 def accuracy(outputs, targets):
     """The share of samples that are classified rightly.
 
@@ -255,6 +258,7 @@ class Bar:
         self.bar.set_postfix_str(f"loss={row['loss']:.4f}{self.after}", refresh=False)
 
 
+@refusing
 class History:
     """What a training run measured: history["loss"] is a list with one number for each epoch.
 
@@ -332,6 +336,7 @@ class History:
         return figure
 
 
+@refusing
 class EarlyStopping:
     """A callback that ends training when `monitor` has not improved for `patience` epochs.
 
@@ -364,6 +369,7 @@ class Table(str):
     __repr__ = str.__str__
 
 
+@refusing
 def summary(model, input_shape):
     """A table of a model's layers in the order in which they are called: layer, output shape, parameters.
 

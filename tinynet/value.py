@@ -85,7 +85,8 @@ CONSTANT = Rule("constant", None)  # the `op` of a leaf that takes no gradient: 
 
 def is_number(x):
     """Whether x is one number (int, float, Value, a NumPy scalar, …), not a string, a complex number or an array."""
-    return isinstance(x, (int, float, Value)) or (hasattr(x, "__float__") and not hasattr(x, "__array_ufunc__"))
+    return isinstance(x, (int, float, Value)) or (
+        hasattr(x, "__float__") and not hasattr(x, "__array_ufunc__") and not isinstance(x, type))
 
 
 def number(x):
@@ -161,7 +162,7 @@ class Value:
             elif node.op is not CONSTANT:
                 node.grad += g
 
-    def watch_share(self, share):
+    def _watch_share(self, share):
         """See `detect_anomaly`: `share` is what the rule of this node gives to one of its inputs."""
         found, numbers = kind(float(share)), [x.data for x in self.inputs]
         if found != "finite":
@@ -245,6 +246,7 @@ def binary(rule):
             raise TypeError(f"{rule.name}: expected a number or a Value, got {type(x).__name__} {str(x)[:40]!r}")
         return Value(x, requires_grad=False)
 
+    method.__qualname__ = mirrored.__qualname__ = f"Value.{rule.name}"
     return method, mirrored
 
 
@@ -254,6 +256,7 @@ def comparison(compare):
     def method(self, other):
         return compare(self.data, float(other)) if is_number(other) else NotImplemented
 
+    method.__qualname__ = f"Value.{compare.__name__}"
     return method
 
 
@@ -277,6 +280,7 @@ for rule in RULES.values():
         setattr(Value, f"__r{OPERATORS[rule.name]}__", mirrored)
     else:
         method = unary(rule) if len(rule.derivatives) == 1 else binary(rule)[0]
+        method.__qualname__ = f"Value.{rule.name}"
         method.__name__, method.__doc__ = rule.name, f"{rule.name}, a row of the page of calculus."
         setattr(Value, rule.name, method)
 

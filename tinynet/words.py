@@ -36,9 +36,11 @@ import unicodedata
 from collections import Counter
 
 from .graph import chain_rule, topological
+from .refusals import refusing
 from .value import CONSTANT, OPERATORS, Rule
 
 
+@refusing
 def explain(root, limit=100):
     """The graph behind `root` as text: one line for each step forward and each step back, in order, and its mistakes.
 

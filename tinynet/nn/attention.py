@@ -6,11 +6,13 @@ import numpy as np
 
 from .. import functional as F
 from ..graph import no_grad
+from ..refusals import refusing
 from ..tensors import Generator, Tensor, cat, unrecorded
 from .feedforward import Dropout, Embedding, LayerNorm, Linear, features, sizes
 from .module import Module, ModuleList, Parameter, is_values, uniform
 
 
+@refusing
 class MultiheadAttention(Module):
     """Several attentions side by side, each on its own projection of the width; PyTorch's arguments and parameters.
 
@@ -97,6 +99,7 @@ def plain_array(mask):
     return np.asarray(mask._data if isinstance(mask, Tensor) else mask)
 
 
+@refusing
 class TransformerEncoderLayer(Module):
     """Attention and a two-layer perceptron, each with a residual connection and a layer norm.
 
@@ -132,6 +135,7 @@ class TransformerEncoderLayer(Module):
         return self.norm2(x + mlp(x))
 
 
+@refusing
 class PositionalEncoding(Module):
     """x + PE with PE[t, 2i] = sin(t / 10000^(2i/d)), PE[t, 2i + 1] = cos(t / 10000^(2i/d)) (Vaswani et al., 2017).
 
@@ -155,6 +159,7 @@ class PositionalEncoding(Module):
         return self.dropout(x + (Tensor(pe.astype(x.dtype)) if isinstance(x, Tensor) else pe.astype(float)))
 
 
+@refusing
 class GPT(Module):
     """A decoder of `layers` causal transformer blocks over token and position embeddings (Radford et al., 2019).
 

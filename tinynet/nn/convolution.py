@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import functional as F
 from ..kernels import run
+from ..refusals import refusing
 from ..tensors import empty_array, ones, zeros
 from .feedforward import sizes
 from .module import Module, Parameter, shape_of, uniform
@@ -18,6 +19,7 @@ def channels(name, x, n):
         raise ValueError(f"{name}: input has shape {shape}, expected (batch, {n}, height, width)")
 
 
+@refusing
 class Conv2d(Module):
     """`out_channels` filters slide over the images: functional.conv2d, with PyTorch's arguments and parameters.
 
@@ -53,6 +55,7 @@ class Conv2d(Module):
                 f"{padding}{bias}")
 
 
+@refusing
 class MaxPool2d(Module):
     """The largest number of each window: functional.max_pool2d."""
 
@@ -69,6 +72,7 @@ class MaxPool2d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
+@refusing
 class AvgPool2d(MaxPool2d):
     """The mean of each window: functional.avg_pool2d."""
 
@@ -76,6 +80,7 @@ class AvgPool2d(MaxPool2d):
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding)
 
 
+@refusing
 class BatchNorm2d(Module):
     """(x - mean) / √(variance + eps) · weight + bias, channel by channel (Ioffe and Szegedy, 2015).
 

@@ -3,6 +3,7 @@
 import math
 
 from .. import functional as F
+from ..refusals import refusing
 from ..tensors import Tensor, ones, zeros
 from .module import Module, Parameter, Sequential, shape_of, uniform
 
@@ -23,6 +24,7 @@ def sizes(name, **sizes):
             raise ValueError(f"{name}: {what} is a whole number from 1 on, got {n!r}")
 
 
+@refusing
 class Linear(Module):
     """y = x Wᵀ + b, W (out_features, in_features).
 
@@ -60,6 +62,7 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+@refusing
 class Perceptron(Linear):
     """y = act(x Wᵀ + b): a row of neurons (Rosenblatt, 1958), with a smooth activation in place of his step.
 
@@ -76,6 +79,7 @@ class Perceptron(Linear):
         return f"{super().extra_repr()}, activation={self.activation!r}"
 
 
+@refusing
 class MLP(Module):
     """A multilayer perceptron: MLP(2, [16, 16, 1]) maps 2 features over two hidden layers of 16 neurons to 1 output.
 
@@ -106,6 +110,7 @@ ReLU, Sigmoid, Tanh, Softplus = (activation(name, function) for name, function i
     ("ReLU", F.relu), ("Sigmoid", F.sigmoid), ("Tanh", F.tanh), ("Softplus", F.softplus)))
 
 
+@refusing
 class GELU(Module):
     """x Φ(x); see functional.gelu."""
 
@@ -119,6 +124,7 @@ class GELU(Module):
         return f"approximate={self.approximate!r}"
 
 
+@refusing
 class Softmax(Module):
     """exp(xᵢ) / Σⱼ exp(xⱼ) along `dim`."""
 
@@ -132,6 +138,7 @@ class Softmax(Module):
         return f"dim={self.dim}"
 
 
+@refusing
 class Dropout(Module):
     """In training each element is zero with probability p, else divided by 1 - p; in eval nothing happens."""
 
@@ -147,6 +154,7 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
+@refusing
 class LayerNorm(Module):
     """(x - mean) / √(var + eps) · weight + bias over the last axes, `normalized_shape`."""
 
@@ -162,6 +170,7 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}"
 
 
+@refusing
 class Embedding(Module):
     """A table of `num_embeddings` rows, looked up by index; starts as standard normal numbers."""
 
@@ -178,6 +187,7 @@ class Embedding(Module):
         return f"{self.num_embeddings}, {self.embedding_dim}"
 
 
+@refusing
 class Flatten(Module):
     """The axes from start_dim to end_dim as one: (n, 1, 28, 28) becomes (n, 784)."""
 
@@ -192,6 +202,7 @@ class Flatten(Module):
         return x.reshape(*x.shape[:self.start_dim], -1, *x.shape[end + 1:])
 
 
+@refusing
 class Loss(Module):
     """A loss with `reduction` "mean", "sum" or "none"."""
 
@@ -200,6 +211,7 @@ class Loss(Module):
         self.reduction = reduction
 
 
+@refusing
 class MSELoss(Loss):
     """The mean squared error: functional.mse_loss."""
 
@@ -207,6 +219,7 @@ class MSELoss(Loss):
         return F.mse_loss(input, target, self.reduction)
 
 
+@refusing
 class CrossEntropyLoss(Loss):
     """Cross-entropy of logits (n, classes) and class indices (n): functional.cross_entropy."""
 
@@ -218,6 +231,7 @@ class CrossEntropyLoss(Loss):
         return F.cross_entropy(input, target, self.reduction, self.ignore_index)
 
 
+@refusing
 class BCEWithLogitsLoss(Loss):
     """Binary cross-entropy of logits: functional.binary_cross_entropy_with_logits."""
 

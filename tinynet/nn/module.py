@@ -8,10 +8,12 @@ optimiser are the same lines for both.
 import numpy as np
 
 from ..graph import Scope, mode
+from ..refusals import refusing
 from ..tensors import FLOATS, Generator, Tensor, as_dtype, tensor
 from ..value import Value
 
 
+@refusing
 class Parameter(Tensor):
     """A Tensor that a Module learns."""
 
@@ -30,6 +32,7 @@ def is_values(x):
     return isinstance(x, np.ndarray) and x.dtype == object
 
 
+@refusing
 class Module:
     """The base of all layers and models.
 
@@ -314,6 +317,7 @@ def write(x, array):
         np.copyto(x._data if isinstance(x, Tensor) else x, array)
 
 
+@refusing
 class Sequential(Module):
     """Modules one after the other: Sequential(a, b)(x) = b(a(x))."""
 
@@ -339,6 +343,7 @@ class Sequential(Module):
         return type(self)(*chosen) if isinstance(i, slice) else chosen
 
 
+@refusing
 class ModuleList(Sequential):
     """A list of modules whose parameters are found; it is iterated, not called."""
 

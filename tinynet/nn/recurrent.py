@@ -9,12 +9,14 @@ import warnings
 import numpy as np
 
 from .. import functional as F
+from ..refusals import refusing
 from ..tensors import zeros
 from .attention import joined
 from .feedforward import features, sizes
 from .module import Module, is_values, uniform
 
 
+@refusing
 class Recurrent(Module):
     """What the three share. A subclass says how many `gates` its weights are for, how many arrays its `state` has, and
 
@@ -125,6 +127,7 @@ def plus(a, b):
     return None if a is None else a + b
 
 
+@refusing
 class RNN(Recurrent):
     """hₜ = tanh(W_ih xₜ + b_ih + W_hh hₜ₋₁ + b_hh), or relu in the place of tanh (Elman, 1990).
 
@@ -147,6 +150,7 @@ class RNN(Recurrent):
         return y, (y[-1],)
 
 
+@refusing
 class LSTM(Recurrent):
     """A long short-term memory (Hochreiter and Schmidhuber, 1997), with a forget gate (Gers et al., 2000).
 
@@ -161,6 +165,7 @@ class LSTM(Recurrent):
         return y, (y[-1], c[-1])
 
 
+@refusing
 class GRU(Recurrent):
     """Gated recurrent units (Cho et al., 2014), as PyTorch has them.
 

@@ -7,10 +7,12 @@ import numpy as np
 from .. import kernels
 from ..graph import mode
 from ..kernels import run
+from ..refusals import refusing
 from ..tensors import Tensor, contiguous, empty_array
 from ..value import Value
 
 
+@refusing
 def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
     """Scale all gradients by one factor, so that their norm is at most max_norm; returns the norm that they had.
 
@@ -47,6 +49,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     return Tensor(norm) if tensors else Value(float(norm), requires_grad=False)
 
 
+@refusing
 def clip_grad_value_(parameters, clip_value):
     """Bring every element of every gradient into [-clip_value, clip_value].
 

@@ -1,0 +1,132 @@
+"""What a call says that cannot be answered: one sentence that names the function and what it was given.
+
+Functions check what they are given where it matters, and raise TypeError, ValueError or IndexError in a sentence of
+their own. `refusing` stands at the door of everything public for what they did not think of: an error that came from
+somewhere below (NumPy, Python, another layer) is raised again in the name of the function that was called, with the
+arguments, and the original as its cause.
+"""
+
+import functools
+import inspect
+import os
+import re
+import reprlib
+import sysconfig
+from pathlib import Path
+
+OURS = str(Path(__file__).parent) + os.sep
+LIBRARIES = (OURS, *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen",
+             "<__array_function__")
+ABOUT_MODES = ("detect_anomaly: ", "capture: ")  # sentences about what goes on around the call
+PASSED_ON = (ImportError, StopIteration, Warning, NotImplementedError)
+
+# What the arguments of public calls are, by their names, where a name means the same everywhere.
+whole = lambda x: hasattr(x, "__index__") and not isinstance(x, bool) and getattr(x, "shape", ()) == ()
+number = lambda x: isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
+EXPECTED = {name: (fits, words) for names, fits, words in (
+    ("dim axis start_dim end_dim", lambda x: x is None or whole(x) or isinstance(x, (tuple, list)) and all(map(whole, x)),
+     "a whole number"),
+    ("n num_classes context batch_size epochs step_size T_max patience steps top_k max_new_tokens", whole,
+     "a whole number"),
+    ("keepdims keepdim requires_grad bias batch_first shuffle drop_last nesterov centered causal is_causal training "
+     "progress need_weights norm_first create_graph", lambda x: isinstance(x, (bool, int)) or x is None, "True or False"),
+    ("p lr eps momentum dampening weight_decay alpha noise factor test_size gamma turns temperature eta_min min_delta "
+     "atol rtol scale", number, "a number"),
+    ("seed", lambda x: x is None or whole(x) and x >= 0, "None or a whole number from 0 on"),
+    ("path", lambda x: isinstance(x, (str, bytes)) or hasattr(x, "__fspath__"), "the name of a file"),
+) for name in names.split()}
+
+
+def refusing(thing, name=None):
+    """The function, or the class with its methods, as one that refuses in its own name.
+
+    `name` is set for methods: what follows the name of the object's class.
+    """
+    if isinstance(thing, type):
+        for attribute, function in list(vars(thing).items()):
+            if inspect.isfunction(function) and (attribute in SPECIAL or attribute[0] != "_" and attribute not in INNER):
+                setattr(thing, attribute, refusing(function, "" if attribute in SPECIAL else f".{attribute}"))
+        return thing
+
+    @functools.wraps(thing)
+    def function(*args, **options):
+        try:
+            return thing(*args, **options)
+        except PASSED_ON:
+            raise
+        except Exception as error:
+            owned = name is not None and bool(args)
+            called = type(args[0]).__name__ + name if owned else name or thing.__name__
+            said = refusal(called, thing, args, options, error)
+            if said is None:
+                raise
+            raise said from error
+
+    return function
+
+
+INNER = ("forward", "accept")  # called by a method that refuses for them
+SPECIAL = ("__init__", "__call__", "__getitem__", "__setitem__", "__len__")  # what is called in the name of the class
+
+
+def refusal(name, function, args, options, error):
+    """The error to raise instead, or None where this one will do."""
+    sentence = str(error)
+    kind = next((kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind)), None)
+    if of_the_user(error) or sentence.startswith(ABOUT_MODES) or getattr(error, "filename", None) is not None:
+        return None
+    given = bound(function, args, options)
+    named = {part.lower() for part in (*name.split("."), *given) if len(part) > 1}
+    if (kind or isinstance(error, OSError)) and named & set(re.findall(r"\w+", sentence.lower())):
+        return None
+    for parameter, x in given.items():
+        fits, words = EXPECTED.get(parameter, (None, None))
+        if fits and not fits(x):
+            return TypeError(f"{name}: {parameter} is {words}, got {shown(x)}")
+    if isinstance(error, MemoryError):
+        sentence = f"there is not enough memory ({sentence})"
+    if isinstance(error, OSError):
+        return OSError(f"{name}: {sentence}")
+    if kind is None or not raised_by_us(error):
+        sentence = f"cannot work with {', '.join(f'{p} = {shown(x)}' for p, x in given.items()) or 'that'} ({sentence})"
+    return (kind or (TypeError if isinstance(error, AttributeError) else ValueError))(f"{name}: {sentence}")
+
+
+def bound(function, args, options):
+    """{parameter: argument} of a call."""
+    try:
+        given = dict(inspect.signature(function).bind(*args, **options).arguments)
+    except TypeError:  # the call itself was wrong, and the error says so
+        return {}
+    given.pop("self", None)
+    return given
+
+
+def frames(error):
+    trace = error.__traceback__.tb_next  # without the frame of `refusing` itself
+    while trace is not None:
+        yield trace.tb_frame.f_code.co_filename
+        trace = trace.tb_next
+
+
+def of_the_user(error):
+    """Whether it came out of a function that the user wrote and gave to us: then it is the user's own error."""
+    return any(not file.startswith(LIBRARIES) for file in frames(error) if os.path.isabs(file) or file.startswith("<"))
+
+
+def raised_by_us(error):
+    """Whether the sentence is one of this package's."""
+    return (list(frames(error)) or [""])[-1].startswith(OURS) and ": " in str(error)
+
+
+def shown(x):
+    """A few words for an argument."""
+    if isinstance(getattr(x, "shape", None), tuple) and hasattr(x, "dtype") and x.shape:
+        return f"{type(x).__name__} of shape {x.shape}, {x.dtype}"
+    if isinstance(x, int) and abs(x) >= 10**40:
+        return "an integer of many digits"
+    try:
+        text = reprlib.repr(x) if isinstance(x, (str, bytes, list, tuple, dict, set)) else repr(x)
+    except Exception:  # a repr of somebody else's
+        text = f"a {type(x).__name__}"
+    return text if len(text) <= 60 else text[:56] + " …"

@@ -127,8 +127,8 @@ for names, pool in (("p dropout momentum lr eps weight_decay test_size gamma fac
                     ("bias training batch_first shuffle drop_last nesterov centered causal is_causal keepdims keepdim "
                      "progress capture need_weights norm_first create_graph bidirectional affine "
                      "track_running_stats count_include_pad ceil_mode", FLAGS),
-                    ("in_features out_features embed_dim num_heads n classes context batch_size epochs step_size T_max "
-                     "patience num_classes vocab layers heads width in_channels out_channels kernel_size stride "
+                    ("in_features out_features embed_dim num_heads n classes context batch_size epochs step_size "
+                     "T_max patience num_classes vocab layers heads width in_channels out_channels kernel_size stride "
                      "padding hidden_size input_size num_layers d_model nhead max_len num_features max_new_tokens top_k "
                      "turns num_embeddings embedding_dim groups dilation steps depth", WHOLE)):
     SENSIBLE |= {name: pool for name in names.split()}
@@ -141,7 +141,7 @@ def bounded(make):
     return 2 if isinstance(thing, (int, np.integer)) and thing > 10 else thing
 
 
-# -------------------------------------------------------------------------------------------------- at what it is thrown
+# ------------------------------------------------------------------------------------------------- at what it is thrown
 
 class Target:
     """A public name: how it is called, what its parameters are, and by which names a refusal may call it."""

@@ -402,7 +402,7 @@ def normalise(x, weight, bias, eps=1e-5):
 @refusing
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     """(x - mean) / √(var + eps) · weight + bias over the last axes (Ba, Kiros and Hinton, 2016)."""
-    x, shape = arrays_of_values(x), tuple(np.atleast_1d(normalized_shape))
+    x, shape = arrays_of_values(x), tuple(np.atleast_1d(normalized_shape).tolist())
     if tuple(x.shape[x.ndim - len(shape):]) != shape:
         raise ValueError(f"layer_norm: input has shape {tuple(x.shape)}, expected it to end in {shape}")
     if not math.prod(shape):

@@ -65,7 +65,7 @@ def refusing(thing, name=None):
     return function
 
 
-INNER = ("forward", "accept")  # called by a method that refuses for them
+INNER = ("forward", "accept", "flatten")  # called by a method that refuses for them
 SPECIAL = ("__init__", "__call__", "__getitem__", "__setitem__", "__len__")  # what is called in the name of the class
 
 
@@ -76,8 +76,8 @@ def refusal(name, function, args, options, error):
     if of_the_user(error) or sentence.startswith(ABOUT_MODES) or getattr(error, "filename", None) is not None:
         return None
     given = bound(function, args, options)
-    named = {part.lower() for part in (*name.split("."), *given) if len(part) > 1}
-    if (kind or isinstance(error, OSError)) and named & set(re.findall(r"\w+", sentence.lower())):
+    named = {plain(part) for part in (*name.split("."), *given) if len(part) > 1}
+    if (kind or isinstance(error, OSError)) and named & {plain(word) for word in re.findall(r"\w+", sentence)}:
         return None
     for parameter, x in given.items():
         fits, words = EXPECTED.get(parameter, (None, None))
@@ -90,6 +90,11 @@ def refusal(name, function, args, options, error):
     if kind is None or not raised_by_us(error):
         sentence = f"cannot work with {', '.join(f'{p} = {shown(x)}' for p, x in given.items()) or 'that'} ({sentence})"
     return (kind or (TypeError if isinstance(error, AttributeError) else ValueError))(f"{name}: {sentence}")
+
+
+def plain(word):
+    """MSELoss and mse_loss are the same."""
+    return word.lower().replace("_", "")
 
 
 def bound(function, args, options):

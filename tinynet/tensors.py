@@ -361,7 +361,8 @@ def as_array(data):
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise ValueError(f"tensor: the rows have different lengths ({error})") from None
+        what = "the rows have different lengths" if "inhomogeneous" in str(error) else error
+        raise ValueError(f"tensor: {what}") from None
     if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
         array = array.astype(np.float32)
     if array.dtype.kind == "O" or array.dtype.kind not in "fiub":

@@ -258,7 +258,6 @@ class Bar:
         self.bar.set_postfix_str(f"loss={row['loss']:.4f}{self.after}", refresh=False)
 
 
-@refusing
 class History:
     """What a training run measured: history["loss"] is a list with one number for each epoch.
 

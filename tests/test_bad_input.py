@@ -10,8 +10,9 @@ import pytest
 import tinynet
 from tinynet import data, datasets, nn, optim
 
-SECTION = (Path(__file__).parents[1] / "README.md").read_text("utf-8").split("\n## What goes wrong, and what it says\n")[1]
-ROWS = re.findall(r"^\| `(.+?)` \| (\w+): (.+) \|$", SECTION.split("\n## ")[0], re.MULTILINE)
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+SECTION = README.split("\n## What goes wrong, and what it says\n")[1].split("\n## ")[0]
+ROWS = re.findall(r"^\| `(.+?)` \| (\w+): (.+) \|$", SECTION, re.MULTILINE)
 NAMES = {name: getattr(tinynet, name) for name in tinynet.__all__}
 NAMES |= {"np": np, "nn": nn, "optim": optim, "data": data, "datasets": datasets, "F": nn.functional}
 FILES = {"broken.npz": b"PK\x03\x04 and no more", "ragged.csv": b"a,b\n1,2\n3\n", "image.idx": b"\x89PNG\r\n"}

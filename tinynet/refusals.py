@@ -7,16 +7,12 @@ arguments, and the original as its cause.
 """
 
 import functools
-import inspect
 import os
 import re
 import reprlib
-import sysconfig
-from pathlib import Path
+from types import FunctionType
 
-OURS = str(Path(__file__).parent) + os.sep
-LIBRARIES = (OURS, *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen",
-             "<__array_function__")
+OURS = os.path.dirname(__file__) + os.sep
 ABOUT_MODES = ("detect_anomaly: ", "capture: ")  # sentences about what goes on around the call
 PASSED_ON = (ImportError, StopIteration, Warning, NotImplementedError)
 
@@ -24,12 +20,13 @@ PASSED_ON = (ImportError, StopIteration, Warning, NotImplementedError)
 whole = lambda x: hasattr(x, "__index__") and not isinstance(x, bool) and getattr(x, "shape", ()) == ()
 number = lambda x: isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
 EXPECTED = {name: (fits, words) for names, fits, words in (
-    ("dim axis start_dim end_dim", lambda x: x is None or whole(x) or isinstance(x, (tuple, list)) and all(map(whole, x)),
-     "a whole number"),
+    ("dim axis start_dim end_dim",
+     lambda x: x is None or whole(x) or isinstance(x, (tuple, list)) and all(map(whole, x)), "a whole number"),
     ("n num_classes context batch_size epochs step_size T_max patience steps top_k max_new_tokens", whole,
      "a whole number"),
     ("keepdims keepdim requires_grad bias batch_first shuffle drop_last nesterov centered causal is_causal training "
-     "progress need_weights norm_first create_graph", lambda x: isinstance(x, (bool, int)) or x is None, "True or False"),
+     "progress need_weights norm_first create_graph", lambda x: isinstance(x, (bool, int)) or x is None,
+     "True or False"),
     ("p lr eps momentum dampening weight_decay alpha noise factor test_size gamma turns temperature eta_min min_delta "
      "atol rtol scale", number, "a number"),
     ("seed", lambda x: x is None or whole(x) and x >= 0, "None or a whole number from 0 on"),
@@ -44,7 +41,8 @@ def refusing(thing, name=None):
     """
     if isinstance(thing, type):
         for attribute, function in list(vars(thing).items()):
-            if inspect.isfunction(function) and (attribute in SPECIAL or attribute[0] != "_" and attribute not in INNER):
+            public = attribute in SPECIAL or attribute[0] != "_" and attribute not in INNER
+            if public and isinstance(function, FunctionType):
                 setattr(thing, attribute, refusing(function, "" if attribute in SPECIAL else f".{attribute}"))
         return thing
 
@@ -99,6 +97,8 @@ def plain(word):
 
 def bound(function, args, options):
     """{parameter: argument} of a call."""
+    import inspect
+
     try:
         given = dict(inspect.signature(function).bind(*args, **options).arguments)
     except TypeError:  # the call itself was wrong, and the error says so
@@ -114,9 +114,19 @@ def frames(error):
         trace = trace.tb_next
 
 
+@functools.cache
+def libraries():
+    """Where code lies that no user wrote."""
+    import sysconfig
+
+    return (OURS, *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen",
+            "<__array_function__")
+
+
 def of_the_user(error):
     """Whether it came out of a function that the user wrote and gave to us: then it is the user's own error."""
-    return any(not file.startswith(LIBRARIES) for file in frames(error) if os.path.isabs(file) or file.startswith("<"))
+    known = libraries()
+    return any(not file.startswith(known) for file in frames(error) if os.path.isabs(file) or file.startswith("<"))
 
 
 def raised_by_us(error):

@@ -114,6 +114,8 @@ class Tensor:
 
     def __init__(self, data, requires_grad=False, label=""):
         self._data = as_array(data)
+        if not isinstance(requires_grad, (bool, int)):
+            raise TypeError(f"requires_grad: expected True or False, got {shown(requires_grad)}")
         if requires_grad and self._data.dtype not in FLOATS:
             raise TypeError(f"requires_grad: only float tensors take gradients, this one is {self._data.dtype}")
         self._grad = None
@@ -378,6 +380,8 @@ def as_tensor(x, like=None):
     """x as a Tensor; a plain number takes the dtype of the tensor beside it."""
     if isinstance(x, Tensor):
         return x
+    if isinstance(x, int) and abs(x) >= 2**1023:
+        raise ValueError("expected a tensor or a number, got an integer of many digits")
     if isinstance(x, (bool, int, float)) and isinstance(like, Tensor):
         if like._data.dtype in FLOATS or isinstance(x, int):
             return Tensor(np.array(x, dtype=like._data.dtype if like._data.dtype != bool else None))
@@ -959,8 +963,9 @@ for name in ("argmax", "argmin"):
 for function in (var, std, clip, reshape, permute, transpose, flatten, squeeze, unsqueeze, expand):
     setattr(Tensor, function.__name__, function)
 Tensor.clamp, Tensor.view, Tensor.broadcast_to, Tensor.swapaxes = clip, reshape, expand, transpose
-for name in ("sum mean max min argmax argmin var std clip clamp reshape view permute transpose swapaxes flatten squeeze "
-             "unsqueeze expand broadcast_to to astype size item backward requires_grad_ __getitem__ __setitem__").split():
+for name in ("sum mean max min argmax argmin var std clip clamp reshape view permute transpose swapaxes flatten "
+             "squeeze unsqueeze expand broadcast_to to astype size item gradients backward "
+             "requires_grad_ __getitem__ __setitem__").split():
     setattr(Tensor, name, refusing(vars(Tensor)[name], "" if name.startswith("_") else f".{name}"))
 Tensor.T = property(lambda self: self.transpose())
 Tensor.mT = property(lambda self: self.transpose(-1, -2))

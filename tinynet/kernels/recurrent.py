@@ -16,7 +16,6 @@ import functools
 
 import numpy as np
 
-from .blas import alone
 from .compiled import jit, kernel, prange, span
 from .math32 import row
 from .rows import add, put

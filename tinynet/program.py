@@ -560,8 +560,8 @@ def compile(loss, inputs=(), parameters=None, dtype="float64"):
     dtype        "float64" (equal to the interpreted engine to 1e-12) or "float32" (twice as fast)
 
     The operations are those that ran when the graph was built: a Python `if` or `for` was decided then, once for all
-    samples. `max`, `min`, `relu` and `abs` still choose for each sample. Numbers that were read then are constants: so is
-    the shift of a softmax, which changes nothing but how large its logits may become before exp overflows.
+    samples. `max`, `min`, `relu` and `abs` still choose for each sample. Numbers that were read then are constants: so
+    is the shift of a softmax, which changes nothing but how large its logits may become before exp overflows.
 
     Numbers are those of IEEE arithmetic: 1/0 is inf, log(-1) is nan, for that sample only.
 

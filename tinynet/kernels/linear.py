@@ -45,9 +45,18 @@ def gemm_compiled(c, a, b, ta, tb, alpha, beta):
                   real(alpha), real(beta), step(a), step(b), step(c))
 
     if panels.found:
-        by_panels = panels.single if c.dtype == types.float32 else panels.double
+        panels.prepare(c.dtype.name)
+        by_panels = panels.products[c.dtype.name]
         return vectors
     return call if blas.found else loops
+
+
+@functools.cache
+def native(dtype):
+    """Whether kernels may multiply such numbers; else NumPy's product is the better one."""
+    if panels.found:
+        panels.prepare(dtype.name)
+    return blas.found or panels.found
 
 
 @jit
@@ -97,7 +106,6 @@ def by_numpy(a, b, c):
         alone(before)
 
 
-native = blas.found or panels.found  # else NumPy's product is the better one
 GRAIN = 1 << 19  # multiplications for each thread: about 10 µs
 
 
@@ -118,8 +126,8 @@ class Product(Kernel):
     def pick(self, args):
         c, a, b = args
         left, right = by_rows(a), by_rows(b)
-        if (left is None or right is None or not native or not c.flags.c_contiguous
-                or not a.size or not b.size or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f"
+        if (left is None or right is None or not c.flags.c_contiguous or not a.size or not b.size
+                or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f" or not native(c.dtype)
                 or a.ndim != b.ndim or (a.ndim > 2 and a.shape[:-2] != b.shape[:-2])):
             return by_numpy, (a, b, c)
         (a, ta), (b, tb) = left, right
@@ -195,7 +203,7 @@ class Layer(Kernel):
 
     def pick(self, args):
         y, z, x, w, b = args
-        if not native:
+        if not native(y.dtype):
             return self.by_numpy, args
         parts = y.size * x.shape[1] // GRAIN
         if parts > 1 and compiled.threads > 1:
@@ -235,7 +243,7 @@ class WeightGradients(Kernel):
 
     def pick(self, args):
         dw, _, z, _ = args
-        if not native:
+        if not native(dw.dtype):
             return self.by_numpy, args
         parts = dw.size * z.shape[0] // GRAIN
         if parts > 1 and compiled.threads > 1:

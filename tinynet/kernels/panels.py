@@ -14,6 +14,8 @@ Where a matrix is large, or lies in memory the other way, the part of A and B th
 the order in which the loop reads it (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008).
 """
 
+import functools
+
 import numba
 import numpy as np
 from llvmlite import binding, ir
@@ -315,10 +317,16 @@ def tile_by_tile(c, a, b, m, width, k, ta, tb, alpha, beta, one, lda, ldb, ldc, 
                         tile(place_c, ldc, place_a, ai, ap, rest, place_b, bp, columns, depth, alpha, factor)
 
 
-def product(real):
-    """Compile the product of numbers of one type as a function in C's manner, so that kernels which call it need not be
-    compiled together with it: gemm(c, a, b, m, width, k, ta, tb, alpha, beta, lda, ldb, ldc)."""
-    n, one, name = 512 // real.bitwidth, getattr(np, real.name)(1), f"tinynet_panels_{real.name}"
+KINDS = {real.name: types.void(*[index] * 8, real, real, *[index] * 3) for real in (types.float32, types.float64)}
+# gemm(c, a, b, m, width, k, ta, tb, alpha, beta, lda, ldb, ldc): C ← alpha A B + beta C, the matrices at addresses
+products = {name: types.ExternalFunction(f"tinynet_panels_{name}", kind) for name, kind in KINDS.items()}
+
+
+@functools.cache
+def prepare(name):
+    """Compile the product for one type, as a function in C's manner: kernels that call it need not be compiled together
+    with it. To be called before such kernels are."""
+    n, one = 64 // np.dtype(name).itemsize, np.dtype(name).type(1)
 
     def multiply(c, a, b, m, width, k, ta, tb, alpha, beta, lda, ldb, ldc):
         left = right = 0  # the sizes of the copies, whole vectors more than they need
@@ -329,12 +337,7 @@ def product(real):
         tile_by_tile(c, a, b, m, width, k, ta, tb, alpha, beta, one, lda, ldb, ldc, n, left, right,
                      np.empty((left + right) * (64 // n), np.uint8))
 
-    multiply.__qualname__ = f"multiply_{real.name}_{STAMP}"
-    kind = types.void(*[index] * 8, real, real, *[index] * 3)
-    compiled = numba.cfunc(kind, cache=True, error_model="numpy")(multiply)
-    binding.add_symbol(name, compiled.address)
-    return compiled, types.ExternalFunction(name, kind)
-
-
-if found:
-    (code_single, single), (code_double, double) = product(types.float32), product(types.float64)
+    multiply.__qualname__ = f"multiply_{name}_{STAMP}"
+    compiled = numba.cfunc(KINDS[name], cache=True, error_model="numpy")(multiply)
+    binding.add_symbol(f"tinynet_panels_{name}", compiled.address)
+    return compiled  # which must outlive every kernel that calls it

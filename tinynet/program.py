@@ -653,7 +653,7 @@ class Program:
             self.latest = batch
         for p, g in zip(self.taking, gradients):
             p.grad = g if p.grad is None else p.grad + g
-        loss = float(results.mean())
+        loss = float(results.sum()) / len(batch)
         return (loss, slopes / len(batch)) if inputs else loss
 
     def run(self, batch, plan):
@@ -665,7 +665,8 @@ class Program:
         rows[0, :len(self.parameters)] = [p.data for p in self.parameters]
         rows[0, len(self.parameters):len(self.parameters) + len(self.constants)] = self.constants
         run_code(plan.once, plan.table, rows[0], 1)
-        rows[1:, :numbers] = rows[0, :numbers]
+        if len(rows) > 1:
+            rows[1:, :numbers] = rows[0, :numbers]
         code = plan.table, plan.code_forward, plan.code_backward
         places = plan.inputs, plan.outputs, plan.seed, plan.kept
         if len(rows) > 1:

@@ -67,7 +67,8 @@ def tinynet_program():
     samples = np.column_stack([x, y]).astype(np.float32)
 
     def step():
-        model.zero_grad()
+        for p in parameters:
+            p.grad = None
         program.backward(samples)
         descend(parameters)
 

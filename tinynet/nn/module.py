@@ -120,7 +120,7 @@ class Module:
 
     def parameters(self):
         """All that is learned, as a list of the graph's leaves: Tensors, or single Values."""
-        return [p for _, _, _, x in self.slots() for p in (x.flat if is_values(x) else [x])]
+        return [p for _, _, _, x in self.slots() for p in (x.ravel().tolist() if is_values(x) else [x])]
 
     def zero_grad(self):
         """Forget all gradients."""

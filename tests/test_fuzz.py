@@ -168,9 +168,9 @@ FINITE = re.compile("softmax|logsumexp|loss|entropy|norm|attention|Attention|opt
 SYMBOLS = {"add": "+", "radd": "+", "sub": "-", "rsub": "-", "mul": "*", "rmul": "*", "truediv": "/", "rtruediv": "/",
            "pow": "**", "rpow": "**", "matmul": "@", "rmatmul": "@", "getitem": "index", "setitem": "index",
            "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
-           "maximum": "max", "minimum": "min", "round": "index"}
+           "maximum": "max", "minimum": "min"}
 SPECIAL = ("add radd sub rsub mul rmul truediv rtruediv pow rpow matmul rmatmul getitem setitem lt le gt ge eq ne neg "
-           "abs len float int bool index iter round").split()
+           "abs len float int bool index iter").split()
 
 
 def methods(title, kind, makers, hidden=()):
@@ -179,7 +179,7 @@ def methods(title, kind, makers, hidden=()):
         special = name.startswith("__") and name.strip("_") in SPECIAL and any(
             name in vars(base) for base in kind.__mro__ if base.__module__.startswith("tinynet"))
         function = inspect.getattr_static(kind, name, None)
-        if (name.startswith("_") and not special) or name in (*hidden, "accept"):
+        if (name.startswith("_") and not special) or name in (*hidden, "accept", "gradients"):
             continue
         if isinstance(function, property):
             if function.fset is not None:
@@ -394,7 +394,7 @@ def attempt(target, args, options, note):
             return text, "a nan from finite numbers", "nan"
     except (TypeError, ValueError, IndexError, OSError) as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        if getattr(error, "filename", None) is not None:
+        if getattr(error, "filename", None) is not None or thrown_here(error):
             return None
         words = {plain(word) for word in re.findall(r"[^\W\d]\w*|[-+*/@<>=]+", str(error))}
         if not words & target.names:
@@ -405,6 +405,8 @@ def attempt(target, args, options, note):
         return text, f"no end after {SECONDS} seconds of computing", "hang"
     except BaseException as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        if thrown_here(error):
+            return None
         return text, f"{type(error).__name__}: {error}"[:300], spot(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -422,6 +424,12 @@ def short(x):
         return f"array{x.shape}:{x.dtype}"
     text = "10**…" if isinstance(x, int) and abs(x) > 10**300 else repr(x)
     return text if len(text) < 50 else text[:40] + "…"
+
+
+def thrown_here(error):
+    """Whether it came out of a function that was thrown, or of the throwing itself: then it is nobody's fault."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return last.filename == __file__ and last.name != "attempt"
 
 
 def spot(error):

@@ -17,6 +17,7 @@ Tables are pandas DataFrames, or plain dictionaries {column: array} as `read_csv
 import csv
 import functools
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 
@@ -264,7 +265,7 @@ def read_csv(path, delimiter=","):
     An empty entry is nan in a column of numbers. `pandas.read_csv` reads more kinds of files; whatever takes a table
     here takes its DataFrames too.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open(os.fspath(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             header = [name.strip() for name in next((row for row in reader if row), [])]

@@ -198,7 +198,7 @@ def read_idx(path):
     The file says: two zero bytes, the type of its numbers, how many axes; the length of each axis (4 bytes); the
     numbers, all of them with the highest byte first. What it says is checked against its size before memory is taken.
     """
-    size = os.path.getsize(path)
+    size = os.path.getsize(os.fspath(path))
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     largest = size + (1 << 20) + 100 * size * packed  # no picture of interest packs a hundred times

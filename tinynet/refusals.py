@@ -17,7 +17,7 @@ ABOUT_MODES = ("detect_anomaly: ", "capture: ")  # sentences about what goes on 
 PASSED_ON = (ImportError, StopIteration, Warning, NotImplementedError)
 
 # What the arguments of public calls are, by their names, where a name means the same everywhere.
-whole = lambda x: hasattr(x, "__index__") and not isinstance(x, bool) and getattr(x, "shape", ()) == ()
+whole = lambda x: hasattr(x, "__index__") and not isinstance(x, (bool, type)) and getattr(x, "shape", ()) == ()
 number = lambda x: isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
 EXPECTED = {name: (fits, words) for names, fits, words in (
     ("dim axis start_dim end_dim",

@@ -33,7 +33,10 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def empty_array(shape, dtype):
     """A new array for a kernel to write: the one place where memory for results comes from."""
-    array = np.empty(shape, dtype)
+    try:
+        array = np.empty(shape, dtype)
+    except MemoryError:
+        raise ValueError(f"tensor: there is not enough memory for shape {shape}, {np.dtype(dtype)}") from None
     if mode.plan is not None:
         mode.plan.own(array)
     return array
@@ -380,8 +383,8 @@ def as_tensor(x, like=None):
     """x as a Tensor; a plain number takes the dtype of the tensor beside it."""
     if isinstance(x, Tensor):
         return x
-    if isinstance(x, int) and abs(x) >= 2**1023:
-        raise ValueError("expected a tensor or a number, got an integer of many digits")
+    if isinstance(x, int) and not -(2**63) <= x < 2**63:
+        x = float(x) if abs(x) < 2**1023 else math.inf
     if isinstance(x, (bool, int, float)) and isinstance(like, Tensor):
         if like._data.dtype in FLOATS or isinstance(x, int):
             return Tensor(np.array(x, dtype=like._data.dtype if like._data.dtype != bool else None))
@@ -499,6 +502,8 @@ class Pairwise(Op):
         dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
         if self.name == "/" and dtype not in FLOATS:
             dtype = np.dtype(np.float32)
+        if self.name == "**" and dtype.kind in "iu" and (b < 0).any():
+            raise ValueError("**: whole numbers have no negative powers; convert them with .float()")
         y = empty_array(shape, dtype)
         run(self.FORWARD[self.name], a, b, y)
         return y
@@ -768,7 +773,7 @@ class Cat(Op):
 def broadcast_shape(name, a, b):
     try:
         return np.broadcast_shapes(a, b)
-    except ValueError:
+    except (ValueError, RuntimeError):  # RuntimeError: more axes than NumPy can broadcast
         raise ValueError(f"{name}: shapes {a} and {b} do not broadcast") from None
 
 

@@ -25,8 +25,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import numba
+from llvmlite.binding import ffi
 from numba import prange  # noqa: F401
 from numba.core import event
+from numba.core.compiler_lock import global_compiler_lock as compiling
 
 from . import Kernel
 
@@ -55,6 +57,7 @@ def set_num_threads(n):
 
 
 launching = threading.Lock()  # one parallel kernel at a time: not every pool of threads that Numba can use bears two
+llvm = ffi.lib._lock  # whoever calls LLVM holds it
 orphaned = False  # this process is the child of a fork, and the pool of threads stayed with the parent
 
 
@@ -75,10 +78,22 @@ class Launch:
                 self.parallel(*args)
 
 
+def before_fork():
+    """Wait until no other thread launches or compiles: the child would inherit a lock that nobody gives back."""
+    launching.acquire()
+    compiling.acquire()
+    llvm.__enter__()
+
+
 def after_fork():
-    """In the child: the thread that launches lives on in the parent, if there was one."""
-    global launching, orphaned
-    launching = threading.Lock()
+    llvm.__exit__(None, None, None)
+    compiling.release()
+    launching.release()
+
+
+def after_fork_in_child():
+    global orphaned
+    after_fork()
     try:
         numba.threading_layer()
     except ValueError:  # no pool was started
@@ -87,8 +102,7 @@ def after_fork():
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=lambda: launching.acquire(), after_in_parent=lambda: launching.release(),
-                        after_in_child=after_fork)
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork_in_child)
 
 
 def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, inline=False, **names):

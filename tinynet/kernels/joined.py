@@ -35,7 +35,9 @@ def joined(calls):
 
 def entered(kernel, args):
     """(address, type, numbers): where the compiled kernel begins and what it is handed; None for other functions."""
-    compiled = getattr(kernel, "overloads", {}).get(tuple(map(numba.typeof, args)))
+    if not hasattr(kernel, "overloads"):
+        return None
+    compiled = kernel.overloads.get(tuple(map(numba.typeof, args)))
     if compiled is None:
         return None
     kind = compiled.target_context.call_conv.get_function_type(compiled.signature.return_type,

@@ -283,7 +283,7 @@ def walkthrough(root, title=None, *, depth=None, focus=None):
         depth = 1
         notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and nobody steps through more than {MOST} "
                      "one by one. depth= looks into layers, focus= opens a part.")
-        warnings.warn(notes[0], stacklevel=2)
+        warnings.warn(notes[0], stacklevel=3)
     live = isinstance(root, Value) and depth is None and focus is None
     if live:
         scene, places, page, rules, sentences = live_page(root, order, name)

@@ -24,7 +24,8 @@ EXPECTED = {name: (fits, words) for names, fits, words in (
      lambda x: x is None or whole(x) or isinstance(x, (tuple, list)) and all(map(whole, x)), "a whole number"),
     ("n num_classes context batch_size epochs step_size T_max patience steps top_k max_new_tokens", whole,
      "a whole number"),
-    ("keepdims keepdim requires_grad bias batch_first shuffle drop_last nesterov centered causal is_causal training "
+    ("bias", lambda x: x is None or isinstance(x, (bool, int)) or hasattr(x, "shape"), "True, False, or an array"),
+    ("keepdims keepdim requires_grad batch_first shuffle drop_last nesterov centered causal is_causal training "
      "progress need_weights norm_first create_graph", lambda x: isinstance(x, (bool, int)) or x is None,
      "True or False"),
     ("p lr eps momentum dampening weight_decay alpha noise factor test_size gamma turns temperature eta_min min_delta "

@@ -839,7 +839,7 @@ def scene(what, input_shape=None, derivatives=False, depth=None, focus=None, lim
     if depth is None and focus is None:
         notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
                      "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
-        warnings.warn(notes[0], stacklevel=3)
+        warnings.warn(notes[0], stacklevel=4)
     depth = 1 if depth is None else depth
     focus_on = Focus() if focus is None else focused(focus, order, roots, models, depth, limit)
     focus_on.open |= stay

@@ -132,7 +132,7 @@ def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=()
     if history.stopped == "diverged":
         since = f"of epoch {history.best}" if history.best else "from before training"
         warnings.warn(f"fit: the loss is {row['loss']} in epoch {epoch}, so training stopped, and the weights are "
-                      f"those {since}; a smaller learning rate helps", RuntimeWarning, stacklevel=2)
+                      f"those {since}; a smaller learning rate helps", RuntimeWarning, stacklevel=3)
     return history
 
 

@@ -108,7 +108,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few and short rounds; nothing is written")
     options = parser.parse_args()
     # patience: how many seconds to wait, in each workload, for others to finish
-    rounds, seconds, patience = (2, 0.1, 0) if options.quick else (10, 0.3, 40)
+    rounds, seconds, patience = (2, 0.1, 1) if options.quick else (10, 0.3, 40)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"figures": {}}
     measured = []
     for family_name in families():

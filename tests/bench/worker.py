@@ -22,6 +22,7 @@ def main(family_name, name, peer, threads):
 
     for variable in THREADS:
         os.environ[variable] = threads
+    os.environ.pop("OPENBLAS_CORETYPE", None)  # every library chooses by the processor itself
     os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads != '1').lower()} " \
                               f"intra_op_parallelism_threads={threads}"
     from .workloads import family

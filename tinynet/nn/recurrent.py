@@ -32,7 +32,7 @@ class Recurrent(Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"{name}: dropout is a probability below 1, got {dropout}")
         if dropout and num_layers == 1:
-            warnings.warn(f"{name}: dropout acts between layers, and there is only one", stacklevel=3)
+            warnings.warn(f"{name}: dropout acts between layers, and there is only one", stacklevel=4)
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         bound, rows = 1 / math.sqrt(hidden_size), self.gates * hidden_size

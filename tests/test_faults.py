@@ -474,3 +474,38 @@ print(sizes)
 def test_a_captured_step_does_not_grow_memory():
     """100,000 replays; the first 20,000 may warm up."""
     assert script(STEPS)
+
+
+# ------------------------------------------------------------------------------------------------------- hostile names
+
+HOSTILE = ["</script><script>alert(1)</script>", "two\nlines\r\x00", "\x1b[31mred\x1b[2J", "\u202eevil\u2067",
+           '"&<b>\'{{title}}']
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_a_listing_and_a_summary_keep_to_their_lines(label):
+    x = Value(1.0, label=label)
+    listing = str(tinynet.compile(x * 2.0, inputs=[x]))
+    model = nn.Sequential(nn.Linear(2, 1))
+    setattr(model, label, nn.Linear(1, 1))
+    table = str(tinynet.summary(model, (1, 2)))
+    assert len(listing.splitlines()) == 4 and len(table.splitlines()) == 5
+    for line in [*listing.splitlines(), *table.splitlines()]:
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_a_film_shows_a_hostile_title_and_hostile_layers_as_text(label):
+    model = nn.Sequential(nn.Linear(2, 2))
+    setattr(model, label.replace(".", ""), nn.Linear(2, 1))
+    recorder = tinynet.Recorder(model, np.ones((2, 2), np.float32), [0, 1])
+    recorder(model(tinynet.ones(2, 2)).sum())
+    usual, page = tinynet.film(recorder).html, tinynet.film(recorder, title=label).html
+    for tag in ("<script", "</script", "<b>", "<title"):
+        assert page.count(tag) == usual.count(tag) == plain_page().count(tag)
+
+
+def plain_page():
+    recorder = tinynet.Recorder(nn.Sequential(nn.Linear(2, 1)), np.ones((2, 2), np.float32), [0, 1])
+    recorder(Value(1.0))
+    return tinynet.film(recorder).html

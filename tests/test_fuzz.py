@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 import tinynet
 from tinynet import Tensor, Value, data, datasets, graph, nn, optim, train
 
-CALLS = int(os.environ.get("FUZZ_CALLS", 2500))
+CALLS = int(os.environ.get("FUZZ_CALLS", 2000))
 CHUNK = 10000  # calls in one process
 SECONDS = 10
 ROOT = Path(__file__).parents[1]
@@ -248,7 +248,7 @@ def optimised(kind):
 
     gradient = inspect.Parameter("gradient", inspect.Parameter.KEYWORD_ONLY)
     return Target(f"optim.{kind.__name__} life", run, [*parameters_of(kind), gradient],
-                  (kind.__name__, "grad", "Value"), True)
+                  (kind.__name__, "grad", "Value", "run"), True)
 
 
 def targets():

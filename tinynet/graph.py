@@ -121,6 +121,11 @@ def place(scope):
     return f" in {path} ({type(scope.module).__name__})" if path else f" in {type(scope.module).__name__}"
 
 
+def one_line(text):
+    """A name that somebody gave, for a line of a listing: what would break the line or steer a terminal is a space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
 def blame(name, scope, kind, where, inputs):
     """Raise the ValueError for a result of `kind` "nan" or "inf", made from `inputs`: "nan", "inf" or "finite"."""
     made = f"gives {kind}{where} from {'finite numbers' if inputs == 'finite' else f'inputs that hold {inputs}'}"

@@ -44,7 +44,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from . import value
-from .graph import topological
+from .graph import one_line, topological
 from .kernels import compiled, math32
 from .refusals import refusing
 from .value import CONSTANT, Value
@@ -751,10 +751,6 @@ def formula(x, index):
     else:
         text = f"{x.op.name}({', '.join(names)})"
     return f"{one_line(x.label)} = {text}" if x.label else text
-
-
-def one_line(label):
-    return " ".join(str(label).split())
 
 
 class Plan:

@@ -74,6 +74,8 @@ def refusal(name, function, args, options, error):
     kind = next((kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind)), None)
     if of_the_user(error) or sentence.startswith(ABOUT_MODES) or getattr(error, "filename", None) is not None:
         return None
+    if isinstance(error, KeyError) and raised_by_us(error):  # a name that a History does not have
+        return None
     given = bound(function, args, options)
     named = {plain(part) for part in (*name.split("."), *given) if len(part) > 1}
     if (kind or isinstance(error, OSError)) and named & {plain(word) for word in re.findall(r"\w+", sentence)}:

@@ -24,7 +24,7 @@ import numpy as np
 from . import checkpoints, plan
 from .data import as_samples
 from .functional import numbers
-from .graph import no_grad
+from .graph import no_grad, one_line
 from .nn.module import is_values, shape_of
 from .refusals import refusing
 from .tensors import Generator, Tensor
@@ -392,7 +392,7 @@ def summary(model, input_shape):
         own[module] = own.get(module, 0) + (x.numel() if isinstance(x, Tensor) else np.size(x))
     rows = [("layer", "output shape", "parameters")]
     for module, path, depth, shape in calls:
-        name, count = f"{path.rpartition('.')[2]} {type(module).__name__}".strip(), own.get(module, 0)
+        name, count = one_line(f"{path.rpartition('.')[2]} {type(module).__name__}"), own.get(module, 0)
         rows.append(("  " * depth + name, shape, f"{count:,}" if count else ""))
     widths = [max(len(row[i]) for row in rows) + 3 for i in range(2)]
     lines = [f"{a:{widths[0]}}{b:{widths[1]}}{c:>10}".rstrip() for a, b, c in rows]

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 import tinynet
 from tinynet import Tensor, Value, data, datasets, graph, nn, optim, train
 
-CALLS = int(os.environ.get("FUZZ_CALLS", 2000))
+CALLS = int(os.environ.get("FUZZ_CALLS", 6000))
 CHUNK = 10000  # calls in one process
 SECONDS = 10
 ROOT = Path(__file__).parents[1]

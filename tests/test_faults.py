@@ -254,11 +254,11 @@ def test_products_in_threads_keep_blas_at_its_number_of_threads():
         return {pool["filepath"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()
                 if pool["user_api"] == "blas"}
 
-    a = tinynet.randn(100, 120)
+    a = tinynet.randn(80, 120)  # small enough for one thread each: such products run at once
     before, expected = blas(), (a @ a.T).data
 
     def products():
-        return all(np.array_equal((a @ a.T).data, expected) for _ in range(300))
+        return all(np.array_equal((a @ a.T).data, expected) for _ in range(3000))
 
     assert at_once(products, products, products) == [True] * 3
     assert {path: n for path, n in blas().items() if path in before} == before

@@ -254,7 +254,7 @@ def comparison(compare):
     """The method of Value that compares data: the answer is a plain bool, through which no gradient flows."""
 
     def method(self, other):
-        return compare(self.data, float(other)) if is_number(other) else NotImplemented
+        return compare(self.data, number(other)) if is_number(other) else NotImplemented
 
     method.__qualname__ = f"Value.{compare.__name__}"
     return method

@@ -54,7 +54,7 @@ class Workload:
             if figure is not None and base is not None:
                 r = figure / base
                 missed = "" if r <= goal else "**missed** "
-                phrases.append(f"{ours} {r:.2g}× {theirs} ({missed}goal {goal:g}×)" if theirs else
+                phrases.append(f"{ours} {r:.2g}× {theirs} ({missed}goal {goal:.2g}×)" if theirs else
                                f"{ours} {figure_text(r)} {self.measured} ({missed}goal {goal:,})")
         return phrases
 

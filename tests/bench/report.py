@@ -65,7 +65,7 @@ LEFT, WIDTH, LONGEST, BAR, GAP = 190, 760, 2.2, 16, 20
 def chart(figures):
     """Horizontal bars: the time of each peer beside that of the workload's yardstick, which is 1."""
     body, y = [], 54
-    unit = (WIDTH - LEFT - 110) / LONGEST
+    unit = (WIDTH - LEFT - 160) / LONGEST
     for name in families():
         for workload in family(name)[1].values():
             found = figures.get(name, {}).get(workload.name, {})
@@ -78,13 +78,14 @@ def chart(figures):
                 if figure is None:
                     continue
                 tone = "base" if peer == workload.chart else "other"
-                if peer.startswith("tinynet"):
+                if peer.startswith(("tinynet", "program")):
                     tone, ours = ("ours", "ours2")[min(ours, 1)], ours + 1
                 r = figure / found[workload.chart]
+                ratio = figure_text(float(f"{r:.2g}"))
                 length = max(1.0, min(r, LONGEST) * unit)
                 body.append(f'<text class="small" x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(peer)}</text>'
                             f'<rect class="{tone}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 3}"/>'
-                            f'<text class="small" x="{LEFT + length + 6:.1f}" y="{y + 11}">{r:.2g}×  '
+                            f'<text class="small" x="{LEFT + length + 6:.1f}" y="{y + 11}">{ratio}×  '
                             f'{"→ " if r > LONGEST else ""}{figure_text(figure)} {workload.measured}</text>')
                 y += BAR
             y += GAP

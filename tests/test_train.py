@@ -181,7 +181,7 @@ def test_early_stopping_on_a_metric_that_should_rise():
     history, _ = scripted([4, 3, 2, 1], EarlyStopping(1, monitor="score", mode="max"),
                           metrics={"score": lambda outputs, targets: next(values)})
     assert history["score"] == [0.5, 0.7, 0.6]
-    with pytest.raises(ValueError, match="there is no 'val_score'; measured were 'lr', 'loss'"):
+    with pytest.raises(KeyError, match="there is no 'val_score'; measured were 'lr', 'loss'"):
         scripted([1], EarlyStopping(1, monitor="val_score"))
 
 

@@ -6,7 +6,7 @@ linear layer to ten classes.
 
 import numpy as np
 
-from .bench_tensor import ADAM
+from .peers import ADAM, jax_training
 from .workloads import Workload
 
 ORDER = 3
@@ -69,8 +69,6 @@ def jax_jit():
     shapes = [(m, n, 3, 3) for n, m in zip(WIDTHS, WIDTHS[1:])] + [(10, WIDTHS[-1] * (SIDE // 4) ** 2)]
     weights = [[jnp.asarray(rng.uniform(-1, 1, s).astype(np.float32) / np.float32(np.prod(s[1:])) ** np.float32(0.5)),
                 jnp.zeros(s[0])] for s in shapes]
-    state = [weights, jax.tree.map(jnp.zeros_like, weights), jax.tree.map(jnp.zeros_like, weights), jnp.float32(0)]
-    (b1, b2), lr, eps = ADAM["betas"], ADAM["lr"], ADAM["eps"]
 
     def loss_of(weights):
         h = x
@@ -82,23 +80,7 @@ def jax_jit():
         y = h.reshape(BATCH, -1) @ w.T + b
         return -jnp.take_along_axis(jax.nn.log_softmax(y), target[:, None], axis=1).mean()
 
-    def update(state):
-        weights, m, v, t = state
-        loss, g = jax.value_and_grad(loss_of)(weights)
-        t = t + 1
-        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, m, g)
-        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, v, g)
-        weights = jax.tree.map(lambda p, m, v: p - lr * (m / (1 - b1 ** t)) / (jnp.sqrt(v / (1 - b2 ** t)) + eps),
-                               weights, m, v)
-        return [weights, m, v, t], loss
-
-    update = jax.jit(update, donate_argnums=0)
-
-    def step():
-        state[:], loss = update(state)
-        return jax.block_until_ready((loss, state))
-
-    return step
+    return jax_training(loss_of, weights)
 
 
 WORKLOADS = [

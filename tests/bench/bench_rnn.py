@@ -6,10 +6,10 @@ same shapes.
 
 import numpy as np
 
+from .peers import ADAM, jax_training
 from .workloads import Workload
 
 ORDER = 4
-ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
 CLASSES = 10
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -67,8 +67,6 @@ def jax_jit(kind, features, hidden, steps, batch):
     rng, rows, bound = np.random.default_rng(1), GATES[kind] * hidden, hidden ** -0.5
     weights = [jnp.asarray(rng.uniform(-bound, bound, shape), jnp.float32) for shape in (
         (rows, features), (rows, hidden), (rows,), (rows,), (CLASSES, hidden), (CLASSES,))]
-    state = [weights, jax.tree.map(jnp.zeros_like, weights), jax.tree.map(jnp.zeros_like, weights), jnp.float32(0)]
-    (b1, b2), lr, eps = ADAM["betas"], ADAM["lr"], ADAM["eps"]
 
     def loss_of(weights):
         w_ih, w_hh, b_ih, b_hh, w, b = weights
@@ -94,23 +92,7 @@ def jax_jit(kind, features, hidden, steps, batch):
         y = (last[0] if kind == "LSTM" else last) @ w.T + b
         return -jnp.take_along_axis(jax.nn.log_softmax(y), target[:, None], axis=1).mean()
 
-    def update(state):
-        weights, m, v, t = state
-        loss, g = jax.value_and_grad(loss_of)(weights)
-        t = t + 1
-        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, m, g)
-        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, v, g)
-        weights = jax.tree.map(lambda p, m, v: p - lr * (m / (1 - b1 ** t)) / (jnp.sqrt(v / (1 - b2 ** t)) + eps),
-                               weights, m, v)
-        return [weights, m, v, t], loss
-
-    update = jax.jit(update, donate_argnums=0)
-
-    def step():
-        state[:], loss = update(state)
-        return jax.block_until_ready((loss, state))
-
-    return step
+    return jax_training(loss_of, weights)
 
 
 def network(kind, features, hidden, steps, batch, goals=()):

@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 
+from .peers import ADAM, jax_training
 from .workloads import Workload
 
 ORDER = 3
-ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
 
 
 # -------------------------------------------------------------------------------------------------------------- a GPT
@@ -111,8 +111,6 @@ def jax_jit(layers, heads, width, tokens, batch, vocab):
                           for _ in range(layers)]}
     weights = jax.tree.map(jnp.asarray, weights)
     x, target = map(jnp.asarray, batch_of(vocab, tokens, batch))
-    state = [weights, jax.tree.map(jnp.zeros_like, weights), jax.tree.map(jnp.zeros_like, weights), jnp.float32(0)]
-    (b1, b2), lr, eps = ADAM["betas"], ADAM["lr"], ADAM["eps"]
 
     def apply(p, h):
         return h @ p["w"].T + p["b"]
@@ -131,23 +129,7 @@ def jax_jit(layers, heads, width, tokens, batch, vocab):
         y = apply(weights["head"], normalised(weights["norm"], h))
         return -jnp.take_along_axis(jax.nn.log_softmax(y), target[..., None], axis=2).mean()
 
-    def update(state):
-        weights, m, v, t = state
-        loss, g = jax.value_and_grad(loss_of)(weights)
-        t = t + 1
-        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, m, g)
-        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, v, g)
-        weights = jax.tree.map(lambda p, m, v: p - lr * (m / (1 - b1 ** t)) / (jnp.sqrt(v / (1 - b2 ** t)) + eps),
-                               weights, m, v)
-        return [weights, m, v, t], loss
-
-    update = jax.jit(update, donate_argnums=0)
-
-    def step():
-        state[:], loss = update(state)
-        return jax.block_until_ready((loss, state))
-
-    return step
+    return jax_training(loss_of, weights)
 
 
 def gpt(layers, heads, width, tokens, batch, vocab, goals):

@@ -252,7 +252,7 @@ def optimised(kind):
 
 
 def targets():
-    skipped = {"nn", "optim", "data", "datasets", "functional", "float32", "float64", "int64", "set_num_threads"}
+    skipped = {*"nn optim data datasets functional utils float32 float64 int64 set_num_threads".split()}
     yield from functions(tinynet, "tinynet", [n for n in tinynet.__all__ if n not in skipped])
     yield from functions(nn, "nn", [n for n in nn.__all__ if n != "functional"])
     yield from functions(nn.functional, "functional", [

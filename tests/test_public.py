@@ -37,3 +37,14 @@ def test_what_an_import_leaves_out(line, absent):
     done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n{line}\n"
                            "print(*sys.modules)"], capture_output=True, text=True, check=True)
     assert not absent & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("line", [
+    "import tinynet.nn.functional as F; F.relu", "from tinynet.nn import functional as F; F.relu",
+    "from tinynet.utils.data import DataLoader, Dataset, TensorDataset",
+    "import tinynet as torch; torch.utils.data.DataLoader; torch.nn.functional.relu; torch.nn.utils.clip_grad_norm_",
+    "from tinynet.optim.lr_scheduler import StepLR", "from tinynet.optim import lr_scheduler; lr_scheduler.StepLR",
+    "import tinynet as torch; torch.optim.lr_scheduler.StepLR",
+])
+def test_names_are_found_under_the_paths_of_pytorch(line):
+    subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n{line}"], check=True)

@@ -33,9 +33,9 @@ HOMES = {
     "checks": "gradcheck",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
-MODULES = ("nn", "optim", "data", "datasets", "functional", "kernels", *HOMES)
+MODULES = ("nn", "optim", "data", "datasets", "functional", "kernels", "utils", *HOMES)
 
-__all__ = [*HOME, "nn", "optim", "data", "datasets", "functional"]
+__all__ = [*HOME, "nn", "optim", "data", "datasets", "functional", "utils"]
 
 
 def __getattr__(name):

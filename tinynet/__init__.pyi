@@ -6,6 +6,7 @@ from . import functional as functional
 from . import kernels as kernels
 from . import nn as nn
 from . import optim as optim
+from . import utils as utils
 from .checkpoints import load as load
 from .checkpoints import save as save
 from .checks import gradcheck as gradcheck

@@ -14,6 +14,7 @@ array. The settings live in `param_groups`, as in PyTorch, where a schedule (or 
 
 import copy
 import math
+import sys
 
 import numpy as np
 
@@ -348,3 +349,7 @@ class CosineAnnealingLR(Schedule):
 
     def rate(self, initial):
         return self.eta_min + 0.5 * (initial - self.eta_min) * (1 + math.cos(math.pi * self.last_epoch / self.T_max))
+
+
+# PyTorch's path to the schedules: optim.lr_scheduler.StepLR, `from tinynet.optim.lr_scheduler import StepLR`
+lr_scheduler = sys.modules[f"{__name__}.lr_scheduler"] = sys.modules[__name__]

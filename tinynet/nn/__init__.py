@@ -1,7 +1,6 @@
 """The layers. Each is written once and runs on both engines: `model.to("scalar")`, `model.to("tensor")`."""
 
-from .. import functional
-from . import utils
+from . import functional, utils
 from .attention import GPT, MultiheadAttention, PositionalEncoding, TransformerEncoderLayer
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d
 from .feedforward import (

@@ -1,0 +1,3 @@
+"""Datasets and mini-batches, under PyTorch's path: `from tinynet.utils.data import DataLoader`. See ../data.py."""
+
+from ..data import *  # noqa: F403

@@ -86,7 +86,7 @@ def test_a_dataset_of_ones_own():
     (x, y), (x2, y2) = DataLoader(Squares(5), batch_size=3)
     assert x.tolist() == [[0, 0], [1, 1], [2, 4]] and x.dtype == np.float32 and y.tolist() == [0, 1, 2]
     assert x2.tolist() == [[3, 9], [4, 16]] and y2.dtype == np.int64
-    assert [batch[0].tolist() for batch in DataLoader([1.0, 2.0, 3.0], 2)] == [[1, 2], [3]]
+    assert [batch.tolist() for batch in DataLoader([1.0, 2.0, 3.0], 2)] == [[1, 2], [3]]
 
 
 def test_epochs_differ_and_seeds_repeat_them():

@@ -168,9 +168,10 @@ FINITE = re.compile("softmax|logsumexp|loss|entropy|norm|attention|Attention|opt
 SYMBOLS = {"add": "+", "radd": "+", "sub": "-", "rsub": "-", "mul": "*", "rmul": "*", "truediv": "/", "rtruediv": "/",
            "pow": "**", "rpow": "**", "matmul": "@", "rmatmul": "@", "getitem": "index", "setitem": "index",
            "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
-           "maximum": "max", "minimum": "min"}
+           "maximum": "max", "minimum": "min", "iadd": "+=", "isub": "-=", "imul": "*=", "itruediv": "/=", "and": "&",
+           "or": "|", "xor": "^", "invert": "^", "mod": "%", "floordiv": "//", "div": "/"}
 SPECIAL = ("add radd sub rsub mul rmul truediv rtruediv pow rpow matmul rmatmul getitem setitem lt le gt ge eq ne neg "
-           "abs len float int bool index iter").split()
+           "abs len float int bool index iter iadd isub imul itruediv and or xor invert mod floordiv").split()
 
 
 def methods(title, kind, makers, hidden=()):
@@ -227,6 +228,8 @@ MODULES = {
     "PositionalEncoding": lambda: nn.PositionalEncoding(4), "GPT": lambda: nn.GPT(3, 1, 1, 2, 4),
     "Sequential": lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)),
     "Conv2d": lambda: nn.Conv2d(3, 2, 3), "MaxPool2d": lambda: nn.MaxPool2d(2), "AvgPool2d": lambda: nn.AvgPool2d(2),
+    "BCELoss": nn.BCELoss, "L1Loss": nn.L1Loss, "NLLLoss": nn.NLLLoss, "LogSoftmax": nn.LogSoftmax,
+    "LeakyReLU": nn.LeakyReLU, "Identity": nn.Identity, "ModuleDict": lambda: nn.ModuleDict({"a": nn.ReLU()}),
     "BatchNorm1d": lambda: nn.BatchNorm1d(3), "BatchNorm2d": lambda: nn.BatchNorm2d(3), "RNN": lambda: nn.RNN(3, 2),
     "GRU": lambda: nn.GRU(3, 2), "LSTM": lambda: nn.LSTM(3, 2), "RNNCell": lambda: nn.RNNCell(3, 2),
     "GRUCell": lambda: nn.GRUCell(3, 2), "LSTMCell": lambda: nn.LSTMCell(3, 2),
@@ -252,11 +255,12 @@ def optimised(kind):
 
 
 def targets():
-    skipped = {*"nn optim data datasets functional utils float32 float64 int64 set_num_threads".split()}
-    yield from functions(tinynet, "tinynet", [n for n in tinynet.__all__ if n not in skipped])
+    skipped = {*"nn optim data datasets functional utils float32 float64 int64 set_num_threads inference_mode".split()}
+    yield from functions(tinynet, "tinynet", [n for n in tinynet.HOME if n not in skipped])
     yield from functions(nn, "nn", [n for n in nn.__all__ if n != "functional"])
     yield from functions(nn.functional, "functional", [
-        n for n in dir(nn.functional) if n in FUNCTIONS or n in dir(tinynet)])
+        n for n in dir(nn.functional) if n in FUNCTIONS or tinynet.HOME.get(n) == "functional"])
+    yield from functions(nn.init, "init", [n for n in dir(nn.init) if n.endswith("_") and n[0] != "_"])
     yield from functions(optim, "optim", "SGD Adam AdamW RMSprop StepLR CosineAnnealingLR".split())
     yield from functions(data, "data", DATA)
     yield from functions(datasets, "datasets", "xor moons circles spiral mnist read_idx text".split())
@@ -267,6 +271,8 @@ def targets():
     yield from methods("Module", nn.Linear, [lambda: nn.Linear(3, 2), lambda: nn.Linear(3, 2).to("scalar")],
                        ("forward", "slots", "convert"))
     yield from methods("GPT", nn.GPT, [lambda: nn.GPT(3, 1, 1, 2, 4)], (*dir(nn.Module), "step"))
+    yield from methods("ModuleDict", nn.ModuleDict, [MODULES["ModuleDict"]], dir(nn.Module))
+    yield from methods("Numbers", type(tinynet.ones(1).data), [lambda: grad_tensor(2, 3).data], dir(np.ndarray))
     yield from methods("Sequential", nn.Sequential, [MODULES["Sequential"]], dir(nn.Module))
     for kind in (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop):
         yield optimised(kind)
@@ -290,9 +296,9 @@ def targets():
 
 FUNCTIONS = ("relu sigmoid tanh softplus gelu softmax log_softmax logsumexp linear embedding dropout layer_norm "
              "mse_loss cross_entropy binary_cross_entropy_with_logits scaled_dot_product_attention conv2d max_pool2d "
-             "avg_pool2d batch_norm unfold pad normalize one_hot nll_loss l1_loss").split()
-DATA = ("TensorDataset DataLoader next_tokens read_csv DataFrameDataset train_test_split Standardizer one_hot "
-        "CharTokenizer").split()
+             "avg_pool2d batch_norm one_hot nll_loss l1_loss leaky_relu binary_cross_entropy").split()
+DATA = ("TensorDataset DataLoader next_tokens read_csv DataFrameDataset train_test_split random_split Standardizer "
+        "one_hot CharTokenizer").split()
 
 
 # ----------------------------------------------------------------------------------------------------------- the throw
@@ -396,7 +402,7 @@ def attempt(target, args, options, note):
         signal.setitimer(signal.ITIMER_PROF, 0)
         if getattr(error, "filename", None) is not None or thrown_here(error):
             return None
-        words = {plain(word) for word in re.findall(r"[^\W\d]\w*|[-+*/@<>=]+", str(error))}
+        words = {plain(word) for word in re.findall(r"[^\W\d]\w*|[-+*/@<>=%&|^]+", str(error))}
         if not words & target.names:
             return text, f"names nothing: {type(error).__name__}: {error}"[:300], spot(error)
     except StopIteration:

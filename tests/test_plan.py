@@ -179,3 +179,26 @@ def test_threads_have_plans_of_their_own():
     for thread in threads:
         thread.join()
     assert alone == together
+
+
+def test_changes_in_place_are_replayed():
+    def run(captured):
+        w, average = tinynet.tensor([1.0, 2.0], requires_grad=True), tinynet.zeros(2)
+
+        def step(x):
+            nonlocal average
+            y = w * x
+            y.sum().backward()
+            average *= 0.5
+            average += x
+            average.clamp_(max=6.0)
+            with tinynet.no_grad():
+                for p in [w]:
+                    p -= tinynet.tensor([0.1, 0.1]) * x
+            w.zero_grad()
+            return average.max(dim=0).values + w.sum().detach(), x.topk(1).indices
+
+        step = capture(step) if captured else step
+        return [[part.tolist() for part in step(tinynet.tensor([i, -i + 1.0]))] for i in range(5)]
+
+    assert run(True) == run(False)

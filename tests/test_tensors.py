@@ -119,7 +119,7 @@ def test_creation_and_dtypes():
     assert tinynet.full((2,), 3.0).tolist() == [3, 3] and tinynet.arange(3).tolist() == [0, 1, 2]
     assert tinynet.arange(0, 1, 0.5).dtype == np.float32 and tinynet.zeros_like(tensor([1])).dtype == np.int64
     x = np.ones(2)
-    assert tensor(x).data is not x and tinynet.from_numpy(x).data is x
+    assert tensor(x).numpy() is not x and tinynet.from_numpy(x).numpy() is x
     tinynet.manual_seed(3)
     a = tinynet.randn(100, 100)
     tinynet.manual_seed(3)
@@ -192,6 +192,89 @@ def test_reading_and_views():
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):
         wrong()
+
+
+# -------------------------------------------------------------------------------------------- changes in place, views
+
+def test_numbers_change_in_place_where_no_gradient_flows():
+    x = tinynet.zeros(2, 3)
+    same, row = x, x[0]
+    x += 2
+    x *= tensor([1.0, 2.0, 3.0])
+    row -= 1  # a view: x changes too
+    x /= 2
+    assert same is x and x.tolist() == [[0.5, 1.5, 2.5], [1, 2, 3]]
+    counts = tinynet.zeros(3, dtype=np.int64)
+    counts[1] += 4
+    x[1][2] = 7
+    assert counts.tolist() == [0, 4, 0] and x[1, 2].item() == 7
+    assert x.zero_().add_(tinynet.ones(3), alpha=3).mul_(2).sub_(1).div_(5).clamp_(max=0.9) is x
+    assert np.allclose(x.data, 0.9) and x.fill_(2).copy_([1.0, 2, 3]).tolist() == [[1, 2, 3]] * 2
+
+
+def test_parameters_change_in_place_under_no_grad():
+    w, kept = leaf(3), []
+    before = w.data.copy()
+    (w * w).sum().backward()
+    with tinynet.no_grad():
+        for p in [w]:
+            p -= 0.1 * p.grad
+        kept.append(w)
+    np.testing.assert_allclose(kept[0].data, 0.8 * before)
+    w.data.add_(w.grad, alpha=-0.1)
+    w.data -= tensor(0.1 * w.grad)
+    np.testing.assert_allclose(w.data, 0.4 * before)
+    memory = w._data
+    w.data -= 1
+    assert w._data is memory and w.grad.norm() == pytest.approx(np.linalg.norm(2 * before))
+    assert not w.grad.zero_().any() and not w.grad.any()
+
+
+def test_an_update_through_which_a_gradient_flows_makes_a_new_tensor():
+    w, x = leaf(3), tinynet.zeros(3, dtype=np.float64)
+    before = x
+    x += w
+    x *= 2
+    x.sum().backward()
+    assert x is not before and w.grad.tolist() == [2, 2, 2] and before.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("wrong, error, sentence", [
+    (lambda: leaf(2).__iadd__(1), ValueError, r"\+=: a leaf that takes gradients is not changed in place"),
+    (lambda: leaf(2).add_(1), ValueError, "add_: a leaf that takes gradients .* do it under no_grad"),
+    (lambda: (leaf(2) * 2).mul_(2), ValueError, r"mul_: the result of a graph .* work on .detach\(\).clone\(\)"),
+    (lambda: tinynet.ones(2).add_(leaf(2)), ValueError, "add_: a tensor that takes gradients would lose them here"),
+    (lambda: tinynet.ones(2).__setitem__(0, leaf(1)[0]), ValueError, "assignment of a tensor that takes gradients"),
+    (lambda: tinynet.ones(2).__isub__(tinynet.ones(3, 2)), ValueError, r"-=: shape \(3, 2\) does not fit into \(2,\)"),
+    (lambda: tensor([1]).__itruediv__(2), TypeError, "/=: the result is no int64"),
+    (lambda: tensor([1]).__iadd__(0.5), TypeError, r"\+=: the result is no int64"),
+    (lambda: tinynet.ones(2).expand(3, 2).__iadd__(1), ValueError, r"repeats numbers .* call .clone\(\) first"),
+    (lambda: tinynet.ones(2).fill_("a"), TypeError, "fill_"),
+    (lambda: tinynet.ones(2) & tinynet.ones(2), TypeError, "&: expected tensors of bools"),
+    (lambda: tinynet.ones(2) % 2, TypeError, "%: expected whole numbers, got float32"),
+    (lambda: tensor([1]) // 0, ValueError, "//: division by 0"),
+    (lambda: tinynet.ones(2, 3).topk(4), ValueError, "topk: there are no 4 elements along axis -1"),
+    (lambda: tinynet.ones(5).split([2, 2]), ValueError, "split: lengths .2, 2. do not make up axis 0"),
+    (lambda: tinynet.ones(2, device="cuda"), ValueError, 'device: tensors are on the "cpu", got .cuda.'),
+    (lambda: tinynet.multinomial([0.5, 0.0], 2), ValueError, "multinomial: cannot draw 2 of 1 classes"),
+    (lambda: tinynet.multinomial([0.5, -1.0], 1), ValueError, "multinomial: expected weights from 0 on"),
+])
+def test_what_cannot_be_is_one_clear_sentence(wrong, error, sentence):
+    with pytest.raises(error, match=sentence):
+        wrong()
+
+
+def test_draws_have_their_probabilities():
+    tinynet.manual_seed(0)
+    p = np.array([[0.1, 0.6, 0.3], [3.0, 0.0, 1.0]])
+    drawn = tinynet.multinomial(tensor(p), 4000, replacement=True).data
+    for row, q in zip(drawn, p):
+        np.testing.assert_allclose(np.bincount(row, minlength=3) / 4000, q / q.sum(), atol=0.03)
+    firsts = np.array([tinynet.multinomial(p[0], 2).tolist() for _ in range(2000)])
+    assert (firsts[:, 0] != firsts[:, 1]).all()
+    np.testing.assert_allclose(np.bincount(firsts[:, 0]) / 2000, p[0], atol=0.04)
+    second = p[0, 1] * p[0, 0] / (1 - p[0, 1]) + p[0, 2] * p[0, 0] / (1 - p[0, 2])  # class 0 after 1, or after 2
+    assert abs((firsts[:, 1] == 0).mean() - second) < 0.04
 
 
 def test_grad_of_tensors():

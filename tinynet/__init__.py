@@ -10,6 +10,7 @@
 Public names are loaded on first use: importing tinynet imports neither NumPy nor Numba.
 """
 
+import builtins
 import importlib
 
 __version__ = "0.1.0"
@@ -19,8 +20,12 @@ HOMES = {
     "value": "Value",
     "tensors": "Tensor tensor zeros ones full empty arange linspace rand randn randint randperm zeros_like ones_like "
                "full_like empty_like rand_like randn_like manual_seed Generator cat stack where maximum minimum "
-               "from_numpy float32 float64 int64",
-    "functional": "logsumexp",
+               "from_numpy float32 float64 int64 eye device",
+    "functional": "logsumexp softmax log_softmax relu sigmoid tanh",
+    "methods": "exp log sqrt sin cos abs add sub mul div pow matmul mm bmm dot sum mean max min var std norm argmax "
+               "argmin any all reshape flatten squeeze unsqueeze transpose permute clamp round tril triu gather topk "
+               "sort split chunk is_tensor numel allclose equal multinomial float double long int int32 bool "
+               "FloatTensor LongTensor inference_mode cuda accelerator",
     "kernels": "set_num_threads get_num_threads",
     "plan": "capture",
     "program": "compile",
@@ -33,15 +38,20 @@ HOMES = {
     "checks": "gradcheck",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
-MODULES = ("nn", "optim", "data", "datasets", "functional", "kernels", "utils", *HOMES)
 
-__all__ = [*HOME, "nn", "optim", "data", "datasets", "functional", "utils"]
+PARTS = ("nn", "optim", "data", "datasets", "functional", "utils")
+MODULES = (*PARTS, *HOMES)
+
+PYTHONS = {name for name in HOME if hasattr(builtins, name)} - {"compile"}  # sum, max, …: only as tinynet.sum
+
+__all__ = [*(name for name in HOME if name not in PYTHONS), *PARTS]
 
 
 def __getattr__(name):
     if name in HOME:
         value = getattr(importlib.import_module(f".{HOME[name]}", __name__), name)
-        globals()[name] = value
+        if name not in PYTHONS:
+            globals()[name] = value
         return value
     if name in MODULES:
         return importlib.import_module(f".{name}", __name__)
@@ -49,4 +59,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*__all__, *MODULES, "__version__"})
+    return sorted({*HOME, *__all__, *MODULES, "__version__"})

@@ -109,10 +109,12 @@ class Subset(Dataset):
 
 
 def gather(dataset, indices):
-    """The arrays of many samples."""
+    """The arrays of many samples: one for each part, or a single one where a sample is no tuple."""
     if hasattr(dataset, "batch"):
         return dataset.batch(indices)
     samples = [dataset[int(i)] for i in indices]
+    if samples and not isinstance(samples[0], (tuple, list)):
+        return stacked(samples, 0)
     samples = [sample if isinstance(sample, (tuple, list)) else (sample,) for sample in samples]
     if len({len(sample) for sample in samples}) > 1:
         raise ValueError("DataLoader: some samples have more parts than others")
@@ -136,13 +138,16 @@ class DataLoader:
 
     len(loader) is the number of batches. The last one is smaller where the samples do not come out even, or left out
     with `drop_last`. With `shuffle` each epoch has an order of its own; a `seed` repeats these orders from run to run.
+    A batch is a tuple of the samples' parts, or one Tensor where a sample is no tuple. `num_workers` and `pin_memory`
+    are taken from PyTorch's scripts and change nothing.
 
     >>> loader = DataLoader(TensorDataset(range(5)), batch_size=2)
     >>> len(loader), [batch.tolist() for batch, in loader]
     (3, [[0, 1], [2, 3], [4]])
     """
 
-    def __init__(self, dataset, batch_size=1, shuffle=False, drop_last=False, seed=None):
+    def __init__(self, dataset, batch_size=1, shuffle=False, drop_last=False, seed=None, num_workers=0,
+                 pin_memory=False):
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise TypeError("DataLoader: expected a Dataset (with __len__ and __getitem__), got "
                             + type(dataset).__name__)
@@ -181,7 +186,27 @@ class DataLoader:
         if self.shuffle:
             (self.random or Generator.stream).shuffle(order)
         for start in range(0, self.samples, self.batch_size):
-            yield tuple(Tensor(a) for a in gather(self.dataset, order[start:start + self.batch_size]))
+            arrays = gather(self.dataset, order[start:start + self.batch_size])
+            yield Tensor(arrays) if isinstance(arrays, np.ndarray) else tuple(Tensor(a) for a in arrays)
+
+
+@refusing
+def random_split(dataset, lengths, generator=None):
+    """Parts of a dataset, of those lengths (or fractions of the whole, which add up to 1), its samples in random order.
+
+    >>> train, test = random_split(TensorDataset(range(10)), [0.8, 0.2])
+    >>> len(train), len(test)
+    (8, 2)
+    """
+    n, lengths = len(dataset), list(lengths)
+    if lengths and math.isclose(sum(lengths), 1.0) and any(x < 1 for x in lengths):
+        ends = np.floor(np.cumsum([0.0, *lengths]) * n + 1e-9).astype(int)
+        lengths = np.diff(ends).tolist()
+    if any(not isinstance(x, int) or x < 0 for x in lengths) or sum(lengths) != n:
+        raise ValueError(f"random_split: expected lengths that add up to {n}, or fractions that add up to 1, got "
+                         f"{lengths}")
+    order = (generator or Generator).stream.permutation(n)
+    return [Subset(dataset, part) for part in np.split(order, np.cumsum(lengths)[:-1])]
 
 
 @refusing

@@ -109,6 +109,17 @@ def gelu(x, approximate="none"):
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
+@refusing
+def leaky_relu(x, negative_slope=0.01):
+    """x where it is positive, else negative_slope · x (Maas, Hannun and Ng, 2013).
+
+    >>> leaky_relu([-2.0, 3.0], 0.5).tolist()
+    [-1.0, 3.0]
+    """
+    x = arrays_of_values(x)
+    return negative_slope * x + (1.0 - negative_slope) * relu(x)
+
+
 ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh, "gelu": gelu, "softplus": softplus}
 
 
@@ -366,6 +377,23 @@ def dropout(x, p=0.5, training=True):
     return drop(arrays_of_values(x), p) if training and p else x
 
 
+@refusing
+def one_hot(labels, num_classes=-1):
+    """A row for each label, 1 in the label's place and 0 elsewhere, in int64; -1 makes as many classes as are named.
+
+    >>> one_hot([2, 0], 3).tolist()
+    [[0, 0, 1], [1, 0, 0]]
+    """
+    labels = np.asarray(labels._data if isinstance(labels, Tensor) else labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"one_hot: expected whole numbers (class indices), got {labels.dtype}")
+    classes = int(labels.max(initial=-1)) + 1 if num_classes == -1 else num_classes
+    run(in_range, labels, classes, "one_hot: label")
+    rows = empty_array((*labels.shape, classes), np.int64)
+    run(np.copyto, rows, labels[..., None] == np.arange(classes))
+    return Tensor(rows)
+
+
 # ------------------------------------------------------------------------------------------------------ normalisation
 
 class LayerNorm(Op):
@@ -472,6 +500,13 @@ def mse_loss(input, target, reduction="mean"):
     return squared_errors(input, target, reduction)
 
 
+@refusing
+def l1_loss(input, target, reduction="mean"):
+    """|input - target| of every element, and their mean (or "sum", or "none")."""
+    input, target = same_shapes("l1_loss", input, target, reduction)
+    return reduced(abs(input - target), reduction)
+
+
 class CrossEntropy(Op):
     """On logits: loss = log Σ exp(xⱼ) - x_target; ∂/∂xⱼ = softmax(x)ⱼ - [j = target], over n for the mean."""
 
@@ -497,10 +532,15 @@ class CrossEntropy(Op):
 
 @fused_by(CrossEntropy)
 def negative_log_likelihood(logits, target, reduction="mean", ignore_index=-100):
+    return chosen(log_softmax(logits, 1), target, reduction, ignore_index)
+
+
+def chosen(log_probabilities, target, reduction, ignore_index):
+    """-log p of the class that each target names; the mean is that of the rows that count."""
     counts, chosen = empty_array(target.shape, bool), empty_array(target.shape, np.int64)
     run(np.not_equal, target, ignore_index, counts)
     run(np.multiply, target, counts, chosen)
-    losses = -log_softmax(logits, 1)[np.arange(len(target)), chosen]
+    losses = -log_probabilities[np.arange(len(target)), chosen]
     if mode.plan is None and counts.all():
         return reduced(losses, reduction)
     weights = empty_array(target.shape, float if losses.dtype == object else losses.dtype)
@@ -521,29 +561,108 @@ def cross_entropy(input, target, reduction="mean", ignore_index=-100):
     >>> round(cross_entropy(tensor([[0.0, 0.0]]), [1]).item(), 4)     # log 2
     0.6931
     """
-    check_reduction("cross_entropy", reduction)
+    return negative_log_likelihood(*of_classes("cross_entropy", input, target, reduction, ignore_index), ignore_index)
+
+
+@refusing
+def nll_loss(input, target, reduction="mean", ignore_index=-100):
+    """-input[target], averaged over the batch: what cross_entropy does, of log_softmax(logits).
+
+    >>> logits = [[1.0, 2.0, 0.5]]
+    >>> nll_loss(log_softmax(logits), [1]).item() == cross_entropy(logits, [1]).item()
+    True
+    """
+    return chosen(*of_classes("nll_loss", input, target, reduction, ignore_index), ignore_index)
+
+
+def of_classes(name, input, target, reduction, ignore_index):
+    """(input, target, reduction) of a loss of class indices, as (n, classes) and (n) int64."""
+    check_reduction(name, reduction)
     input = arrays_of_values(input)
     target = np.asarray(target._data if isinstance(target, Tensor) else target)
     if target.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy: expected whole numbers as targets (class indices), got {target.dtype}")
+        raise TypeError(f"{name}: expected whole numbers as targets (class indices), got {target.dtype}")
     if input.ndim == 1 and target.ndim == 0:
         input, target = input.reshape(1, -1), target.reshape(1)
         reduction = "sum" if reduction == "none" else reduction
     if input.ndim != 2 or target.ndim != 1 or len(input) != len(target):
-        raise ValueError(f"cross_entropy: expected input (n, classes) and target (n), got {tuple(input.shape)} and "
+        raise ValueError(f"{name}: expected input (n, classes) and target (n), got {tuple(input.shape)} and "
                          f"{target.shape}")
     if reduction == "mean" and not len(target):
-        raise ValueError("cross_entropy: the batch is empty, there is nothing to average")
-    run(check_targets, target, input.shape[1], ignore_index)
+        raise ValueError(f"{name}: the batch is empty, there is nothing to average")
+    run(check_targets, target, input.shape[1], ignore_index, name)
     if target.dtype != np.int64:
         whole = empty_array(target.shape, np.int64)
         run(np.copyto, whole, target)
         target = whole
-    return negative_log_likelihood(input, target, reduction, ignore_index)
+    return input, target, reduction
 
 
-def check_targets(target, classes, ignore_index):
-    in_range(target[target != ignore_index], classes, "cross_entropy: target")
+def check_targets(target, classes, ignore_index, name):
+    in_range(target[target != ignore_index], classes, f"{name}: target")
+
+
+class BCE(Loss):
+    """∂/∂p = (p - t) / (p (1 - p)), the denominator at least 10⁻¹², over n for the mean."""
+
+    name = "binary_cross_entropy"
+
+    def forward(self, p, t):
+        self.factor = 1.0 / p.size if self.reduction == "mean" else 1.0
+        y = empty_array(p.shape if self.reduction == "none" else (), p.dtype)
+        run(put_bce, y, p, t, self.factor)
+        return y
+
+    def backward(self, g, y, p, t):
+        dp, dt = empty_array(p.shape, p.dtype), empty_array(p.shape, p.dtype) if self.needs[1] else None
+        run(put_bce_gradients, dp, dt, g, p, t, self.factor)
+        return dp, dt
+
+
+def put_bce(y, p, t, factor):
+    losses = -(t * log_at_least(p) + (1 - t) * log_at_least(1 - p))
+    y[...] = losses if y.shape == p.shape else losses.sum() * factor
+
+
+def put_bce_gradients(dp, dt, g, p, t, factor):
+    dp[...] = g * factor * (p - t) / np.maximum(p * (1 - p), 1e-12)
+    if dt is not None:
+        dt[...] = g * factor * (log_at_least(1 - p) - log_at_least(p))
+
+
+def log_at_least(p):
+    """log p, at least -100: a certainty that is wrong costs much, but not ∞."""
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(p), -100).astype(p.dtype)
+
+
+@fused_by(BCE)
+def probability_losses(input, target, reduction="mean"):
+    least = np.maximum if isinstance(input, Tensor) else lambda a, b: a  # Values refuse log 0 themselves
+    return reduced(-(target * least(np.log(input), -100.0) + (1.0 - target) * least(np.log(1.0 - input), -100.0)),
+                   reduction)
+
+
+@refusing
+def binary_cross_entropy(input, target, reduction="mean"):
+    """-t log p - (1 - t) log(1 - p) for probabilities p and targets t in [0, 1]; the logarithms at least -100.
+
+    Of p = sigmoid(x), `binary_cross_entropy_with_logits(x, t)` is the same without the loss of digits near 0 and 1.
+
+    >>> round(binary_cross_entropy([0.5, 0.5], [0.0, 1.0]).item(), 4)     # log 2
+    0.6931
+    """
+    name = "binary_cross_entropy"
+    input, target = same_shapes(name, input, target, reduction)
+    run(probabilities, name, input._data if isinstance(input, Tensor) else np.vectorize(float, otypes=[float])(input))
+    return probability_losses(input, target, reduction)
+
+
+def probabilities(name, p):
+    """ValueError where one of the numbers is no probability (a nan passes through)."""
+    wrong = (p < 0) | (p > 1)
+    if wrong.any():
+        raise ValueError(f"{name}: expected probabilities from 0 to 1 (of a sigmoid), got {p[wrong].flat[0]}")
 
 
 class BCEWithLogits(Loss):

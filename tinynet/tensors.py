@@ -14,6 +14,7 @@ Every number is written by a kernel that is called through one door, `run`, into
 is all that `plan.capture` needs in order to record a step and to replay it.
 """
 
+import collections
 import functools
 import math
 import operator
@@ -105,6 +106,82 @@ def watch(name, scope, y, inputs):
         blame(name, scope, found, f" at {first}" if first else "", before)
 
 
+@refusing
+class Numbers(np.ndarray):
+    """What `data` and `grad` give: a NumPy array of the tensor's own memory, with PyTorch's words for changing it.
+
+    >>> w = tensor([1.0, 2.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> w.data.add_(w.grad, alpha=-0.1)
+    array([0.8, 1.6], dtype=float32)
+    >>> w.grad.zero_()
+    array([0., 0.], dtype=float32)
+    """
+
+    data = property(lambda self: self)
+
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        """What is calculated from it is a plain array or number."""
+        return array[()] if return_scalar else np.asarray(array)
+
+    def __repr__(self):
+        return repr(np.asarray(self))
+
+    def norm(self):
+        """√Σ x²"""
+        return np.sqrt(np.square(self).sum())
+
+    def clone(self):
+        return self.copy()
+
+    def numpy(self):
+        return np.asarray(self)
+
+    detach = cpu = lambda self: self
+
+    def copy_(self, other):
+        """Write the numbers of another array, which broadcasts to this one."""
+        np.copyto(self, other, "same_kind")
+        return self
+
+    def fill_(self, value):
+        """Write one number everywhere."""
+        return self.copy_(value)
+
+    def zero_(self):
+        return self.copy_(0)
+
+    def add_(self, other, alpha=1):
+        """Add alpha · other."""
+        np.add(self, other if alpha == 1 else alpha * np.asarray(other), out=self)
+        return self
+
+    def sub_(self, other, alpha=1):
+        """Subtract alpha · other."""
+        return self.add_(other, -alpha)
+
+    def mul_(self, other):
+        np.multiply(self, other, out=self)
+        return self
+
+    def div_(self, other):
+        np.divide(self, other, out=self)
+        return self
+
+    def clamp_(self, min=None, max=None):
+        """min where an element is below it, max where above."""
+        np.clip(self, min, max, out=self)
+        return self
+
+    def normal_(self, mean=0.0, std=1.0):
+        """Fill with normal numbers."""
+        return self.copy_(Generator.stream.normal(mean, std, self.shape))
+
+    def uniform_(self, low=0.0, high=1.0):
+        """Fill with uniform numbers from [low, high)."""
+        return self.copy_(Generator.stream.uniform(low, high, self.shape))
+
+
 class Tensor:
     """An array in a graph. Make one with `tensor`, `zeros`, `randn`, …
 
@@ -131,23 +208,22 @@ class Tensor:
     def data(self):
         """The numbers, as a NumPy array. Assigning writes into the same memory, so that captured steps see it."""
         unrecorded("data")
-        return self._data
+        return self._data.view(Numbers)
 
     @data.setter
     def data(self, array):
         unrecorded("data")
-        if array is not self._data:
-            array = as_array(array)
-            if array.shape == self._data.shape and array.dtype == self._data.dtype:
-                np.copyto(self._data, array)
-            else:
-                self._data = array
+        array = as_array(array)
+        if array.shape != self._data.shape or array.dtype != self._data.dtype:
+            self._data = array
+        elif not same_memory(array, self._data):  # after p.data -= …, it is
+            np.copyto(self._data, array)
 
     @property
     def grad(self):
         """The gradient as a NumPy array, or None."""
         unrecorded("grad")
-        return self._grad
+        return self._grad if self._grad is None else self._grad.view(Numbers)
 
     @grad.setter
     def grad(self, array):
@@ -158,7 +234,8 @@ class Tensor:
         try:
             array = np.asarray(array)
             if array.shape == self._data.shape:
-                self._grad = array.astype(self._data.dtype, copy=False)
+                if self._grad is None or not same_memory(array, self._grad):
+                    self._grad = array.astype(self._data.dtype, copy=False)
                 return
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"grad: expected an array of {self.dtype} numbers, got {shown(array)}") from None
@@ -178,6 +255,8 @@ class Tensor:
     def numel(self):
         return self._data.size
 
+    nelement = numel
+
     def __len__(self):
         if not self._data.ndim:
             raise TypeError("len: a tensor of one number has no length")
@@ -195,6 +274,9 @@ class Tensor:
         if self._data.size != 1:
             raise ValueError(f"item: expected one number, this tensor has shape {self.shape}")
         return self._data.item()
+
+    def __format__(self, form):
+        return object.__format__(self, form) if self._data.ndim else format(self.item(), form)
 
     def __float__(self):
         return float(self.item())
@@ -249,9 +331,11 @@ class Tensor:
         if isinstance(dtype, str) and dtype == "scalar":
             raise ValueError('to("scalar"): models move between engines; for one array use np.vectorize(Value)')
         dtype = np.dtype(dtype)
-        return self if dtype == self.dtype else Cast(dtype)(self)
+        if dtype == self.dtype:
+            return self
+        return Cast(dtype)(self if dtype in FLOATS else self.detach())  # whole numbers take no gradients
 
-    astype = to
+    astype = type = to
 
     def float(self):
         return self.to(np.float32)
@@ -261,6 +345,12 @@ class Tensor:
 
     def long(self):
         return self.to(np.int64)
+
+    def int(self):
+        return self.to(np.int32)
+
+    def bool(self):
+        return self != 0
 
     def cpu(self):
         return self
@@ -287,8 +377,8 @@ class Tensor:
                 raise ValueError(f"backward: gradient has shape {seed.shape}, this tensor {self.shape}")
         return chain_rule(self, seed, add=added, lift=True)
 
-    def backward(self, gradient=None):
-        """Add d self / d leaf to the `grad` of every leaf that requires it."""
+    def backward(self, gradient=None, retain_graph=None):
+        """Add d self / d leaf to the `grad` of every leaf that requires it. The graph is always retained."""
         given = None
         for node, g in self.gradients(gradient=gradient):
             if given is None:
@@ -313,6 +403,8 @@ class Tensor:
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         """np.exp(x), np.add(array, x), …: the textbook definitions are written in NumPy's own names."""
         operation = UFUNCS.get(ufunc)
+        if "out" in options and not any(isinstance(x, Tensor) for x in options["out"]):  # p.data -= tensor
+            return getattr(ufunc, method)(*[x._data if isinstance(x, Tensor) else x for x in inputs], **options)
         if method != "__call__" or options or operation is None:
             return NotImplemented
         return operation(*inputs)
@@ -328,9 +420,10 @@ class Tensor:
         return Index(key)(self)
 
     def __setitem__(self, key, value):
-        if self.inputs or (self.requires_grad and mode.recording):
-            raise ValueError("assignment to a part of a tensor that takes gradients: build the result with where, cat "
-                             "or stack instead, or assign under no_grad")
+        of = mode.recording and isinstance(value, Tensor) and value.requires_grad
+        if of or self.inputs or (self.requires_grad and mode.recording):
+            raise ValueError(f"assignment {'of' if of else 'to a part of'} a tensor that takes gradients: build the "
+                             "result with where, cat or stack instead, or assign under no_grad")
         key = plain(key)
         value = value._data if isinstance(value, Tensor) else np.asarray(value, dtype=self.dtype)
         if is_view(key):
@@ -341,6 +434,11 @@ class Tensor:
 
 new = Tensor.__new__
 ONE = {dtype: np.ones(1, dtype) for dtype in FLOATS}  # the gradient of a loss for itself; nobody writes into it
+
+
+def same_memory(a, b):
+    """Whether two arrays of one shape and dtype are the same numbers in memory."""
+    return a.strides == b.strides and a.__array_interface__["data"] == b.__array_interface__["data"]
 
 
 def as_tuple(key):
@@ -480,6 +578,11 @@ class Elementwise(Op):
         return (dx,)
 
 
+def common_dtype(a, b):
+    """The dtype of a result: beside whole numbers and bools, floats keep theirs, as in PyTorch."""
+    return a if a in FLOATS and b.kind in "iub" else b if b in FLOATS and a.kind in "iub" else np.result_type(a, b)
+
+
 def larger(a, b, out):
     np.maximum(a, b, out=out)
 
@@ -499,7 +602,7 @@ class Pairwise(Op):
 
     def forward(self, a, b):
         shape = a.shape if a.shape == b.shape else broadcast_shape(self.name, a.shape, b.shape)
-        dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
+        dtype = a.dtype if a.dtype == b.dtype else common_dtype(a.dtype, b.dtype)
         if self.name == "/" and dtype not in FLOATS:
             dtype = np.dtype(np.float32)
         if self.name == "**" and dtype.kind in "iu" and (b < 0).any():
@@ -555,8 +658,8 @@ class Where(Op):
 
     def forward(self, a, b):
         shape = broadcast_shape("where", self.condition.shape, broadcast_shape("where", a.shape, b.shape))
-        y = empty_array(shape, np.result_type(a.dtype, b.dtype))
-        run(np.copyto, y, b)
+        y = empty_array(shape, common_dtype(a.dtype, b.dtype))
+        run(np.copyto, y, b, "same_kind")
         run(np.copyto, y, a, "same_kind", self.condition)
         return y
 
@@ -649,6 +752,9 @@ class Reduce(Op):
         return (np.broadcast_to(g.reshape(self.kept), x.shape),)
 
 
+Pair = collections.namedtuple("Pair", "values indices")
+
+
 class Extreme(Op):
     """The largest (or smallest) element along an axis; the gradient goes to the first one of that size."""
 
@@ -716,7 +822,7 @@ class Index(Op):
         if any(isinstance(k, np.ndarray) and k.dtype == bool for k in as_tuple(self.key)):
             unrecorded("a choice by a boolean mask, whose size depends on the numbers,")
         y = empty_array(like.shape, like.dtype)
-        run(gather, y, x, self.key)
+        run(take_into, y, x, self.key)
         return y
 
     def backward(self, g, y, x):
@@ -728,7 +834,7 @@ class Index(Op):
         return (dx,)
 
 
-def gather(out, x, key):
+def take_into(out, x, key):
     out[...] = x[key]
 
 
@@ -825,10 +931,48 @@ def comparison(ufunc):
     return described(method, ufunc.__name__)
 
 
+def of_whole_numbers(ufunc, symbol):
+    """The method of Tensor that divides whole numbers, through which no gradient flows."""
+    def method(self, other):
+        other = as_tensor(other, self)
+        for x in (self, other):
+            if x.dtype.kind not in "iu":
+                raise TypeError(f"{symbol}: expected whole numbers, got {x.dtype}")
+        if not other._data.all():
+            raise ValueError(f"{symbol}: division by 0")
+        y = empty_array(broadcast_shape(symbol, self.shape, other.shape), common_dtype(self.dtype, other.dtype))
+        run(ufunc, self._data, other._data, y)
+        return leaf(y)
+    return described(method, symbol)
+
+
+def logical(ufunc, symbol):
+    """The method of Tensor that joins two conditions."""
+    join = comparison(ufunc)
+
+    def method(self, other):
+        for x in (self, other):
+            if not isinstance(x, Tensor) or x.dtype.kind != "b":
+                raise TypeError(f"{symbol}: expected tensors of bools, as comparisons give them, got "
+                                f"{x.dtype if hasattr(x, 'dtype') else shown(x)}")
+        return join(self, other)
+    return described(method, symbol)
+
+
 def reduction(kind, name):
     def method(self, axis=None, keepdims=False, *, dim=None, keepdim=False):
         return kind(name, axis if dim is None else dim, keepdims or keepdim)(self)
     return described(method, name, f"The {name} over `axis` (all axes where none is named).")
+
+
+def extreme(name):
+    def method(self, axis=None, keepdims=False, *, dim=None, keepdim=None):
+        if dim is None and keepdim is None:
+            return Extreme(name, axis, keepdims)(self)
+        axis, kept = axis if dim is None else dim, keepdims or bool(keepdim)
+        return Pair(Extreme(name, axis, kept)(self), getattr(self, f"arg{name}")(axis, kept))
+    return described(method, name, f"The {name}imum over `axis` (of all where none is named) in NumPy's words; in "
+                     "PyTorch's, dim= and keepdim=, a pair (values, indices).")
 
 
 def first_index(name):
@@ -865,11 +1009,119 @@ def std(self, axis=None, keepdims=False, correction=1, *, dim=None, keepdim=Fals
     return self.var(axis, keepdims, correction, dim=dim, keepdim=keepdim).sqrt()
 
 
+def norm(self, axis=None, keepdims=False, *, dim=None, keepdim=False):
+    """√Σ x² over `axis`; where it is 0, so is its gradient."""
+    squares = (self * self).sum(axis, keepdims, dim=dim, keepdim=keepdim)
+    nothing = squares == 0
+    return (squares + nothing).sqrt() * ~nothing
+
+
 def clip(self, min=None, max=None):
     """min where an element is below it, max where above."""
     if min is None and max is None:
         raise ValueError("clip: at least one of min and max is needed")
     return Clip(min, max)(self)
+
+
+def log10(self):
+    """The logarithm to base 10 of every element."""
+    return self.log() * (1.0 / math.log(10.0))
+
+
+def round_(self, decimals=0):
+    """Each element rounded, halves to the even number; no gradient flows through."""
+    y = empty_array(self.shape, self.dtype)
+    run(np.round, self._data, decimals, y)
+    return leaf(y)
+
+
+def whether(ufunc, name):
+    """The method of Tensor that asks a question of all elements along an axis; a tensor of bools."""
+    def method(self, axis=None, keepdims=False, *, dim=None, keepdim=False):
+        axes = axes_of(name, axis if dim is None else dim, self.ndim)
+        kept = keepdims or keepdim
+        shape = tuple(1 if i in axes else n for i, n in enumerate(self.shape) if kept or i not in axes)
+        y = empty_array(shape, np.dtype(bool))
+        run(ufunc.reduce, self._data, axes, np.dtype(bool), y, kept)
+        return leaf(y)
+    return described(method, name, f"Whether {name} of the elements along `axis` are true.")
+
+
+def gather(self, dim, index):
+    """The elements at places along `dim`, index shaped as self but there: y[i, j] = self[i, index[i, j]] for dim=1."""
+    axis, = axes_of("gather", dim, self.ndim)
+    index = as_tensor(index)._data
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"gather: expected whole numbers as indices, got {index.dtype}")
+    if index.ndim != self.ndim or any(i > n for k, (i, n) in enumerate(zip(index.shape, self.shape)) if k != axis):
+        raise ValueError(f"gather: an index of shape {index.shape} does not fit {self.shape} along axis {axis}")
+    places = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    places[axis] = index
+    return self[tuple(places)]
+
+
+def topk(self, k, dim=-1, largest=True):
+    """The k largest elements along `dim` in falling order (or the smallest, rising): a pair (values, indices).
+
+    >>> tensor([0.1, 0.7, 0.2]).topk(2).indices.tolist()
+    [1, 2]
+    """
+    axis, = axes_of("topk", dim, self.ndim)
+    if not self.ndim or not 0 <= k <= self.shape[axis]:
+        raise ValueError(f"topk: there are no {k} elements along axis {dim} of shape {self.shape}")
+    indices = empty_array((*self.shape[:axis], k, *self.shape[axis + 1:]), np.int64)
+    run(put_order, indices, self._data, axis, largest)
+    return Pair(self.gather(axis, leaf(indices)), leaf(indices))
+
+
+def put_order(out, x, axis, descending):
+    order = np.argsort(x, axis, kind="stable")
+    order = np.flip(order, axis) if descending else order
+    out[...] = np.take(order, range(out.shape[axis]), axis)
+
+
+def sort(self, dim=-1, descending=False):
+    """The elements along `dim` in rising order (or falling): a pair (values, indices)."""
+    return self.topk(self.shape[axes_of("sort", dim, self.ndim)[0]] if self.ndim else 0, dim, descending)
+
+
+def masked_fill(self, mask, value):
+    """`value` where the mask is true: masked_fill(mask, -math.inf) before a softmax."""
+    return where(mask, value, self)
+
+
+def triangle(name):
+    """The method of Tensor that keeps the elements on one side of a diagonal of its last two axes; others become 0."""
+    def method(self, diagonal=0):
+        if self.ndim < 2:
+            raise ValueError(f"{name}: expected a matrix, got shape {self.shape}")
+        return where(Tensor(getattr(np, name)(np.ones(self.shape[-2:], bool), diagonal)), self, 0)
+    return described(method, name, f"The {'lower' if name == 'tril' else 'upper'} triangle; the other elements are 0.")
+
+
+def split(self, split_size, dim=0):
+    """Parts of that length along `dim` (the last may be shorter), or of the lengths in a list: a tuple of views."""
+    axis, = axes_of("split", dim, self.ndim)
+    n = self.shape[axis] if self.ndim else 0
+    if isinstance(split_size, int) and split_size > 0:
+        split_size = [min(split_size, n - i) for i in range(0, n, split_size)]
+    if isinstance(split_size, int) or sum(split_size) != n or min(split_size, default=0) < 0:
+        raise ValueError(f"split: lengths {split_size} do not make up axis {dim} of shape {self.shape}")
+    ends = np.cumsum([0, *split_size]).tolist()
+    return tuple(self[(slice(None),) * axis + (slice(a, b),)] for a, b in zip(ends, ends[1:]))
+
+
+def chunk(self, chunks, dim=0):
+    """`chunks` parts of equal length along `dim`, the last one perhaps shorter; see `split`."""
+    if not isinstance(chunks, int) or chunks < 1:
+        raise ValueError(f"chunk: chunks is a whole number from 1 on, got {chunks!r}")
+    axis, = axes_of("chunk", dim, self.ndim)
+    return self.split(max(1, math.ceil(self.shape[axis] / chunks)) if self.ndim else 1, axis)
+
+
+def view_as(self, other):
+    """In the shape of another tensor."""
+    return self.reshape(*other.shape)
 
 
 def shape_of(name, shape):
@@ -944,12 +1196,67 @@ def expand(self, *shape):
     return Move("expand", lambda x: np.broadcast_to(x, shape), lambda g, x: unbroadcast(g, x.shape))(self)
 
 
+def changeable(name, x):
+    """Refuse to overwrite numbers through which a gradient is to flow."""
+    if x.inputs or x.requires_grad and mode.recording:
+        what = "the result of a graph" if x.inputs else "a leaf that takes gradients"
+        how = "work on .detach().clone()" if x.inputs else "do it under no_grad()"
+        raise ValueError(f"{name}: {what} is not changed in place, its gradient would be wrong; {how}, or make a new "
+                         "tensor")
+    if not x._data.flags.writeable:
+        raise ValueError(f"{name}: this tensor repeats numbers that it shares (expand); call .clone() first")
+
+
+def in_place(symbol, ufunc):
+    """x += y and its kin: NumPy's change in place where no gradient flows, else x = x + y."""
+    name = f"{symbol}="
+
+    def method(self, other):
+        if isinstance(other, Value):
+            return NotImplemented
+        other = as_tensor(other, self)
+        if self.inputs or mode.recording and other.requires_grad and not self.requires_grad:
+            return NotImplemented
+        changeable(name, self)
+        x, y = self._data, other._data
+        if broadcast_shape(name, x.shape, y.shape) != x.shape:
+            raise ValueError(f"{name}: shape {y.shape} does not fit into {x.shape}")
+        if not np.can_cast(ufunc.resolve_dtypes((x.dtype, y.dtype, None))[2], x.dtype, "same_kind"):
+            raise TypeError(f"{name}: the result is no {x.dtype}; convert the tensor with .float()")
+        run(ufunc, x, y, x)
+        return self
+    return described(method, name)
+
+
+def changing(name):
+    """The method of Tensor that changes its numbers as that of Numbers does."""
+    change = getattr(Numbers, name)
+
+    @functools.wraps(change)
+    def method(self, *args, **options):
+        changeable(name, self)
+        for x in args:
+            if isinstance(x, Tensor) and x.requires_grad and mode.recording:
+                raise ValueError(f"{name}: a tensor that takes gradients would lose them here; write x = x + y, or "
+                                 "detach it")
+        run(applied, change, self._data, [plain(x) for x in args], {key: plain(x) for key, x in options.items()})
+        return self
+    return method
+
+
+def applied(change, array, args, options):
+    change(array.view(Numbers), *args, **options)
+
+
 for rule in RULES.values():
     symbol = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "**": "pow"}.get(rule.name)
     method = elementwise(rule)
     if symbol:
         setattr(Tensor, f"__{symbol}__", method)
         setattr(Tensor, f"__r{symbol}__", mirrored(method))
+        if symbol != "pow":
+            setattr(Tensor, f"__i{symbol}__", in_place(rule.name, Pairwise.FORWARD[rule.name]))
+            setattr(Tensor, symbol.removeprefix("true"), method)
     elif rule.name not in ("max", "min"):
         setattr(Tensor, rule.name, method)
 Tensor.__neg__, Tensor.__abs__, Tensor.pow = Tensor.neg, Tensor.abs, Tensor.__pow__
@@ -959,18 +1266,33 @@ Tensor.__rmatmul__ = mirrored(Tensor.matmul)
 for ufunc, name in ((np.equal, "eq"), (np.not_equal, "ne"), (np.less, "lt"), (np.less_equal, "le"),
                     (np.greater, "gt"), (np.greater_equal, "ge")):
     setattr(Tensor, f"__{name}__", comparison(ufunc))
+    setattr(Tensor, name, vars(Tensor)[f"__{name}__"])
 for name in ("sum", "mean"):
     setattr(Tensor, name, reduction(Reduce, name))
 for name in ("max", "min"):
-    setattr(Tensor, name, reduction(Extreme, name))
+    setattr(Tensor, name, extreme(name))
 for name in ("argmax", "argmin"):
     setattr(Tensor, name, first_index(name))
-for function in (var, std, clip, reshape, permute, transpose, flatten, squeeze, unsqueeze, expand):
+Tensor.__mod__ = of_whole_numbers(np.remainder, "%")
+Tensor.__floordiv__ = of_whole_numbers(np.floor_divide, "//")
+for ufunc, name, symbol in ((np.logical_and, "and", "&"), (np.logical_or, "or", "|"), (np.logical_xor, "xor", "^")):
+    setattr(Tensor, f"__{name}__", logical(ufunc, symbol))
+Tensor.__invert__ = described(lambda self: self ^ Tensor(True), "~", "Whether not, of tensors of bools.")
+for ufunc, name in ((np.logical_and, "all"), (np.logical_or, "any")):
+    setattr(Tensor, name, whether(ufunc, name))
+for name in ("tril", "triu"):
+    setattr(Tensor, name, triangle(name))
+for function in (log10, var, std, norm, clip, reshape, permute, transpose, flatten, squeeze, unsqueeze, expand, gather,
+                 topk, sort, masked_fill, split, chunk, view_as):
     setattr(Tensor, function.__name__, function)
+Tensor.round = described(round_, "round", round_.__doc__)
+for name in "copy_ fill_ zero_ add_ sub_ mul_ div_ clamp_ normal_ uniform_".split():
+    setattr(Tensor, name, changing(name))
 Tensor.clamp, Tensor.view, Tensor.broadcast_to, Tensor.swapaxes = clip, reshape, expand, transpose
 for name in ("sum mean max min argmax argmin var std clip clamp reshape view permute transpose swapaxes flatten "
-             "squeeze unsqueeze expand broadcast_to to astype size item gradients backward "
-             "requires_grad_ __getitem__ __setitem__").split():
+             "squeeze unsqueeze expand broadcast_to to astype size item gradients backward any all norm tril "
+             "triu log10 gather topk sort masked_fill split chunk view_as round requires_grad_ __getitem__ "
+             "__setitem__ copy_ fill_ zero_ add_ sub_ mul_ div_ clamp_ normal_ uniform_").split():
     setattr(Tensor, name, refusing(vars(Tensor)[name], "" if name.startswith("_") else f".{name}"))
 Tensor.T = property(lambda self: self.transpose())
 Tensor.mT = property(lambda self: self.transpose(-1, -2))
@@ -988,9 +1310,33 @@ UFUNCS |= {ufunc: (lambda method: lambda a, b: method(as_tensor(a, b), b))(getat
 
 # ---------------------------------------------------------------------------------------------------------- creation
 
+@refusing
+class Stream:
+    """Random numbers of one's own.
+
+    >>> a, b = (randn(2, generator=Generator().manual_seed(1)) for _ in range(2))
+    >>> (a == b).tolist()
+    [True, True]
+    """
+
+    def __init__(self):
+        self.stream = np.random.default_rng()
+
+    def manual_seed(self, seed):
+        """Begin anew with this seed."""
+        self.stream = np.random.default_rng(checked_seed(seed))
+        return self
+
+
+def checked_seed(seed):
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"manual_seed: expected a whole number from 0 on, got {seed!r}")
+    return int(seed)
+
+
 class Streams(threading.local):
     """The random numbers of tinynet: one stream in each thread, so that threads do not take numbers from one another.
-    It may be a part of a checkpoint.
+    It may be a part of a checkpoint. `Generator()` gives a stream of one's own, for functions that take a `generator`.
 
     A thread's stream begins where `manual_seed` in the main thread last began, or anywhere where it was never called.
 
@@ -1003,6 +1349,9 @@ class Streams(threading.local):
 
     def __init__(self):
         self.stream = np.random.default_rng(Streams.seed)
+
+    def __call__(self):
+        return Stream()
 
     def state_dict(self):
         """Where this thread's stream is, as plain numbers."""
@@ -1041,34 +1390,51 @@ def manual_seed(seed):
     >>> _ = manual_seed(0); (a == rand(3)).tolist()
     [True, True, True]
     """
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"manual_seed: expected a whole number from 0 on, got {seed!r}")
+    seed = checked_seed(seed)
     if threading.current_thread() is threading.main_thread():
-        Streams.seed = int(seed)
-    Generator.stream = np.random.default_rng(int(seed))
+        Streams.seed = seed
+    Generator.stream = np.random.default_rng(seed)
     return Generator.stream
 
 
-def random_uniform(out):
+def random_uniform(out, generator=Generator):
     """Fill an array with uniform numbers from [0, 1), now and at each replay of a captured step."""
-    Generator.stream.random(out=out, dtype=out.dtype)
+    generator.stream.random(out=out, dtype=out.dtype)
 
 
-def random_normal(out):
+def random_normal(out, generator=Generator):
     """Fill an array with standard normal numbers."""
-    Generator.stream.standard_normal(out=out, dtype=out.dtype)
+    generator.stream.standard_normal(out=out, dtype=out.dtype)
 
 
 @refusing
-def tensor(data, dtype=None, requires_grad=False, label=""):
+def device(name):
+    """Where tensors are, under PyTorch's name: "cpu", and nowhere else.
+
+    >>> zeros(2, device=device("cpu")).tolist()
+    [0.0, 0.0]
+    """
+    if name not in (None, "cpu", "tensor"):
+        raise ValueError(f'device: tensors are on the "cpu", got {shown(name)}')
+    return "cpu"
+
+
+@refusing
+def tensor(data, dtype=None, requires_grad=False, label="", device=None):
     """A Tensor with a copy of the numbers in `data`: floats become float32, NumPy arrays keep their dtype.
+
+    `device` may be "cpu" here and in all that follows, for scripts that say so.
 
     >>> tensor([1.0, 2.0]).dtype
     dtype('float32')
     """
+    on(device)
     array = as_array(data)
     array = array.astype(as_dtype("tensor", dtype) if dtype is not None else array.dtype)  # always a copy
     return Tensor(array, requires_grad, label)
+
+
+on = device  # for functions that have a parameter of this name
 
 
 def as_dtype(name, dtype):
@@ -1082,7 +1448,8 @@ def as_dtype(name, dtype):
 
 
 def creation(name, fill):
-    def function(*shape, dtype=np.float32, requires_grad=False):
+    def function(*shape, dtype=np.float32, requires_grad=False, device=None, generator=None):
+        on(device)
         shape = shape_of(name, shape)
         if min(shape, default=0) < 0:
             raise ValueError(f"{name}: a shape has no negative numbers, got {shape}")
@@ -1090,13 +1457,16 @@ def creation(name, fill):
         if fill is not None:
             if fill in (random_uniform, random_normal) and array.dtype not in FLOATS:
                 raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
-            run(np.copyto, array, array.dtype.type(fill)) if isinstance(fill, float) else run(fill, array)
+            if isinstance(fill, float):
+                run(np.copyto, array, array.dtype.type(fill))
+            else:
+                run(fill, array, Generator if generator is None else generator)
         return Tensor(array, requires_grad)
 
-    def like(x, dtype=None, requires_grad=False):
+    def like(x, dtype=None, requires_grad=False, device=None):
         if not hasattr(x, "shape") or not hasattr(x, "dtype"):
             raise TypeError(f"{name}_like: expected a tensor or an array, got {type(x).__name__}")
-        return function(*x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
+        return function(*x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad, device=device)
 
     function.__name__ = function.__qualname__ = name
     like.__name__ = like.__qualname__ = f"{name}_like"
@@ -1113,21 +1483,30 @@ randn, randn_like = creation("randn", random_normal)
 
 
 @refusing
-def full(shape, fill_value, dtype=None, requires_grad=False):
+def full(shape, fill_value, dtype=None, requires_grad=False, device=None):
     """A tensor of that shape with one number everywhere."""
+    on(device)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return Tensor(np.full(shape, fill_value, dtype or as_array(fill_value).dtype), requires_grad)
 
 
 @refusing
-def full_like(x, fill_value, dtype=None, requires_grad=False):
+def full_like(x, fill_value, dtype=None, requires_grad=False, device=None):
     """One number everywhere, in the shape and dtype of x."""
-    return full(x.shape, fill_value, dtype or x.dtype, requires_grad)
+    return full(x.shape, fill_value, dtype or x.dtype, requires_grad, device)
 
 
 @refusing
-def arange(start, stop=None, step=1, dtype=None, requires_grad=False):
+def eye(n, m=None, dtype=np.float32, requires_grad=False, device=None):
+    """The unit matrix: 1 where the row is the column, else 0."""
+    on(device)
+    return Tensor(np.eye(n, m, dtype=as_dtype("eye", dtype)), requires_grad)
+
+
+@refusing
+def arange(start, stop=None, step=1, dtype=None, requires_grad=False, device=None):
     """start, start + step, … below stop."""
+    on(device)
     if stop is None:
         start, stop = 0, start
     if step == 0:
@@ -1137,28 +1516,31 @@ def arange(start, stop=None, step=1, dtype=None, requires_grad=False):
 
 
 @refusing
-def linspace(start, end, steps, dtype=np.float32, requires_grad=False):
+def linspace(start, end, steps, dtype=np.float32, requires_grad=False, device=None):
     """`steps` numbers from start to end, both included, at equal distances."""
+    on(device)
     return Tensor(np.linspace(start, end, steps, dtype=dtype), requires_grad)
 
 
 @refusing
-def randint(low, high=None, size=None, dtype=np.int64):
+def randint(low, high=None, size=None, dtype=np.int64, device=None, generator=None):
     """Whole numbers from [low, high), or [0, low) where one bound is given: randint(10, size=(3,))."""
+    on(device)
     if size is None and isinstance(high, (tuple, list)):
         high, size = None, high
     low, high = (0, low) if high is None else (low, high)
     if high <= low:
         raise ValueError(f"randint: expected low < high, got {low} and {high}")
     unrecorded("randint")
-    return Tensor(Generator.stream.integers(low, high, size if size is not None else (), dtype=np.dtype(dtype)))
+    stream = (generator or Generator).stream
+    return Tensor(stream.integers(low, high, size if size is not None else (), dtype=np.dtype(dtype)))
 
 
 @refusing
-def randperm(n):
+def randperm(n, generator=None):
     """The numbers 0 … n - 1 in random order."""
     unrecorded("randperm")
-    return Tensor(Generator.stream.permutation(n))
+    return Tensor((generator or Generator).stream.permutation(n))
 
 
 @refusing

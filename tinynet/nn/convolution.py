@@ -84,12 +84,16 @@ class AvgPool2d(MaxPool2d):
 class BatchNorm2d(Module):
     """(x - mean) / √(variance + eps) · weight + bias, channel by channel (Ioffe and Szegedy, 2015).
 
+    BatchNorm1d is the same of (batch, features) or (batch, channels, steps).
+
     In training mean and variance are the batch's, and running_mean and running_var follow them: each step moves them by
     `momentum` (None: they become the plain averages over all batches). In eval these are used.
     """
 
+    axes, expected = (4,), "(batch, {}, height, width)"
+
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
-        sizes("BatchNorm2d", num_features=num_features)
+        sizes(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(ones(num_features)) if affine else None
@@ -100,12 +104,12 @@ class BatchNorm2d(Module):
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64) if tracked else None)
 
     def forward(self, x):
-        name = f"BatchNorm2d({self.num_features})"
-        channels(name, x, self.num_features)
+        name = f"{type(self).__name__}({self.num_features})"
+        shape = shape_of(x)
+        if shape is None or len(shape) not in self.axes or shape[1] != self.num_features:
+            raise ValueError(f"{name}: input has shape {shape}, expected {self.expected.format(self.num_features)}")
         try:
             x = F.beside(x, self.weight) if self.affine else F.arrays_of_values(x)
-            if x.ndim == 3:
-                raise ValueError(f"input has shape {tuple(x.shape)}, expected (batch, channels, height, width)")
             momentum, training = self.momentum, self.training or not self.track_running_stats
             if training and self.track_running_stats:
                 n = self.num_batches_tracked
@@ -121,3 +125,10 @@ class BatchNorm2d(Module):
     def extra_repr(self):
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
                 f"track_running_stats={self.track_running_stats}")
+
+
+@refusing
+class BatchNorm1d(BatchNorm2d):
+    """BatchNorm2d for (batch, features), each feature by itself, or for (batch, channels, steps)."""
+
+    axes, expected = (2, 3), "(batch, {0}) or (batch, {0}, steps)"

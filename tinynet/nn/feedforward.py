@@ -102,12 +102,41 @@ class MLP(Module):
 
 def activation(name, function):
     """A Module without parameters around an elementwise function."""
-    return type(name, (Module,), {"forward": lambda self, x: function(x), "__module__": __name__,
+    def __init__(self, inplace=False):  # a wish to save memory, which changes no numbers
+        pass
+
+    __init__.__qualname__ = f"{name}.__init__"
+    return type(name, (Module,), {"__init__": __init__, "forward": lambda self, x: function(x), "__module__": __name__,
                                   "__doc__": f"{name} of every element: functional.{function.__name__}."})
 
 
 ReLU, Sigmoid, Tanh, Softplus = (activation(name, function) for name, function in (
     ("ReLU", F.relu), ("Sigmoid", F.sigmoid), ("Tanh", F.tanh), ("Softplus", F.softplus)))
+
+
+@refusing
+class Identity(Module):
+    """x as it is, in the place of a layer; arguments are ignored."""
+
+    def __init__(self, *args, **options):
+        pass
+
+    def forward(self, x):
+        return x
+
+
+@refusing
+class LeakyReLU(Module):
+    """x where it is positive, else negative_slope · x: functional.leaky_relu."""
+
+    def __init__(self, negative_slope=0.01, inplace=False):
+        self.negative_slope = negative_slope
+
+    def forward(self, x):
+        return F.leaky_relu(x, self.negative_slope)
+
+    def extra_repr(self):
+        return f"negative_slope={self.negative_slope}"
 
 
 @refusing
@@ -139,10 +168,18 @@ class Softmax(Module):
 
 
 @refusing
+class LogSoftmax(Softmax):
+    """log softmax(x)ᵢ along `dim`."""
+
+    def forward(self, x):
+        return F.log_softmax(x, self.dim)
+
+
+@refusing
 class Dropout(Module):
     """In training each element is zero with probability p, else divided by 1 - p; in eval nothing happens."""
 
-    def __init__(self, p=0.5):
+    def __init__(self, p=0.5, inplace=False):
         if not 0.0 <= p < 1.0:
             raise ValueError(f"Dropout: p is a probability below 1, got {p}")
         self.p = p
@@ -220,6 +257,14 @@ class MSELoss(Loss):
 
 
 @refusing
+class L1Loss(Loss):
+    """The mean absolute error: functional.l1_loss."""
+
+    def forward(self, input, target):
+        return F.l1_loss(input, target, self.reduction)
+
+
+@refusing
 class CrossEntropyLoss(Loss):
     """Cross-entropy of logits (n, classes) and class indices (n): functional.cross_entropy."""
 
@@ -229,6 +274,22 @@ class CrossEntropyLoss(Loss):
 
     def forward(self, input, target):
         return F.cross_entropy(input, target, self.reduction, self.ignore_index)
+
+
+@refusing
+class NLLLoss(CrossEntropyLoss):
+    """The same of what log_softmax gives: functional.nll_loss."""
+
+    def forward(self, input, target):
+        return F.nll_loss(input, target, self.reduction, self.ignore_index)
+
+
+@refusing
+class BCELoss(Loss):
+    """Binary cross-entropy of probabilities: functional.binary_cross_entropy; better BCEWithLogitsLoss of logits."""
+
+    def forward(self, input, target):
+        return F.binary_cross_entropy(input, target, self.reduction)
 
 
 @refusing

@@ -122,7 +122,7 @@ class Module:
         """All that is learned, as a list of the graph's leaves: Tensors, or single Values."""
         return [p for _, _, _, x in self.slots() for p in (x.ravel().tolist() if is_values(x) else [x])]
 
-    def zero_grad(self):
+    def zero_grad(self, set_to_none=True):
         """Forget all gradients."""
         for p in self.parameters():
             p.grad = None
@@ -319,13 +319,15 @@ def write(x, array):
 
 @refusing
 class Sequential(Module):
-    """Modules one after the other: Sequential(a, b)(x) = b(a(x))."""
+    """Modules one after the other: Sequential(a, b)(x) = b(a(x)). A single dict of modules gives them names."""
 
     def __init__(self, *modules):
-        for i, module in enumerate(modules):
+        named = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
+        for name, module in named.items():
             if not isinstance(module, Module):
-                raise TypeError(f"{type(self).__name__}: expected modules, argument {i} is a {type(module).__name__}")
-            setattr(self, str(i), module)
+                raise TypeError(f"{type(self).__name__}: expected modules, argument {name} is a "
+                                f"{type(module).__name__}")
+            setattr(self, str(name), module)
 
     def forward(self, x):
         for module in self.children():
@@ -360,3 +362,45 @@ class ModuleList(Sequential):
 
     def forward(self, *inputs):
         raise TypeError("ModuleList: a list of modules is not called; call its modules")
+
+
+@refusing
+class ModuleDict(Module):
+    """Modules by their names, whose parameters are found: ModuleDict({"a": …})["a"], or `.a`."""
+
+    def __init__(self, modules=()):
+        self.update(modules)
+
+    def update(self, modules):
+        for name, module in dict(modules).items():
+            self[name] = module
+
+    def __setitem__(self, name, module):
+        if not isinstance(module, Module) or not isinstance(name, str) or hasattr(type(self), name):
+            raise TypeError(f"ModuleDict: expected a name that is free and a module, got {name!r} and "
+                            f"{type(module).__name__}")
+        setattr(self, name, module)
+
+    def __getitem__(self, name):
+        return self.modules_by_name()[name]
+
+    def modules_by_name(self):
+        return dict(self.named_children())
+
+    def keys(self):
+        return self.modules_by_name().keys()
+
+    def values(self):
+        return self.modules_by_name().values()
+
+    def items(self):
+        return self.modules_by_name().items()
+
+    def __len__(self):
+        return len(self.children())
+
+    def __iter__(self):
+        return iter(self.modules_by_name())
+
+    def forward(self, *inputs):
+        raise TypeError("ModuleDict: a dict of modules is not called; call its modules")

@@ -232,6 +232,13 @@ FUNCTIONS = {
        for loss in ("mse_loss", "binary_cross_entropy_with_logits") for r in ("mean", "sum", "none")},
     **{f"cross_entropy {r}": (lambda y, r=r: F.cross_entropy(y, [0, 2, 2, 1], reduction=r), [leaf(4, 3)])
        for r in ("mean", "sum", "none")},
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.3), [leaf(4, 3, away=0.1)]),
+    **{f"l1_loss {r}": (lambda y, t, r=r: F.l1_loss(y, t, r), [leaf(4, 2, away=0.1, scale=0.0), leaf(4, 2, scale=0.01)])
+       for r in ("mean", "sum", "none")},
+    **{f"nll_loss {r}": (lambda y, r=r: F.nll_loss(y, [0, 2, 2, 1], reduction=r), [leaf(4, 3)])
+       for r in ("mean", "sum", "none")},
+    **{f"binary_cross_entropy {r}": (lambda x, t, r=r: F.binary_cross_entropy(F.sigmoid(x), F.sigmoid(t), r),
+                                     [leaf(4, 2), leaf(4, 2)]) for r in ("mean", "sum", "none")},
     "attention": (F.scaled_dot_product_attention, [leaf(2, 3, 4), leaf(2, 5, 4), leaf(2, 5, 2)]),
     "causal attention": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
                          [leaf(1, 2, 3, 4) for _ in range(3)]),
@@ -253,6 +260,14 @@ LAYERS = {
     "Flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), (3, 2, 3)),
     "activations": (lambda: nn.Sequential(nn.Tanh(), nn.GELU(), nn.Sigmoid(), nn.Softplus(), nn.Softmax()), (3, 4)),
     "ReLU": (lambda: nn.ReLU(), (3, 4)),
+    "LeakyReLU": (lambda: nn.Sequential(nn.LeakyReLU(0.2), nn.Identity()), (3, 4)),
+    "LogSoftmax": (lambda: nn.LogSoftmax(1), (3, 4)),
+    "ModuleDict": (lambda: ByName({"a": nn.Linear(3, 4), "b": nn.Linear(4, 2)}), (2, 3)),
+    "L1Loss": (lambda: Against(nn.L1Loss(), rng.normal(size=(4, 2))), (4, 2)),
+    "NLLLoss": (lambda: Against(nn.NLLLoss(), [1, 0, 2]), (3, 3)),
+    "BCELoss": (lambda: nn.Sequential(nn.Sigmoid(), Against(nn.BCELoss(), rng.random(size=(4, 2)))), (4, 2)),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(3), (4, 3)),
+    "BatchNorm1d over steps": (lambda: nn.BatchNorm1d(3), (2, 3, 4)),
     "GELU": (lambda: nn.GELU("tanh"), (3, 4)),
     "PositionalEncoding": (lambda: nn.PositionalEncoding(4, 0.3, max_len=8), (2, 3, 4)),
     "MultiheadAttention": (lambda: Itself(nn.MultiheadAttention(4, 2, batch_first=True)), (2, 3, 4)),
@@ -279,6 +294,14 @@ class Itself(nn.Module):
 
     def forward(self, x):
         return self.attention(x, x, x, need_weights=False)[0]
+
+
+class ByName(nn.Module):
+    def __init__(self, layers):
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, x):
+        return self.layers["b"](F.tanh(self.layers.a(x)))
 
 
 class Against(nn.Module):

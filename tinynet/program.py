@@ -541,7 +541,8 @@ def run_lines(batch, width, lanes, rows, table, forward, backward, inputs, outpu
                   outputs, seed, kept, results, slopes, totals[k])
 
 
-run_threads = compiled.Launch(compiled.jit(run_lines, math=False, parallel=True), compiled.jit(run_lines, math=False))
+run_threads = compiled.Launch(compiled.jit(run_lines, math=False, parallel=True, inline=False),
+                              compiled.jit(run_lines, math=False, inline=False))
 
 # ------------------------------------------------------------------------------------------------------ the public door
 

@@ -105,10 +105,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork_in_child)
 
 
-def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, inline=False, **names):
+def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True, inline=True, **names):
     """The function compiled. `names` are given to it beside the globals of its file; `name` tells its copies apart.
 
-    `inline` puts it into the loops that call it, whatever its size: only so do they vectorise.
+    With `inline` its code becomes part of each function that calls it: only so do loops vectorise, and only so do
+    results depend on the calling kernel alone. Of copies that are called, each optimised together with another kernel
+    and so adding in another order, a process uses the one that it met first.
     """
     if function is None:
         return functools.partial(jit, name=name, parallel=parallel, math=math, cache=cache, inline=inline, **names)
@@ -117,8 +119,8 @@ def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True,
     copy = FunctionType(function.__code__, scope, name, function.__defaults__, function.__closure__)
     copy.__module__, copy.__doc__ = function.__module__ or __name__, function.__doc__
     copy.__qualname__ = f"{name}{'_parallel' * parallel}_{STAMP}"
-    return numba.njit(copy, cache=cache, parallel=parallel, fastmath=math, forceinline=inline, error_model="numpy",
-                      nogil=True)
+    return numba.njit(copy, cache=cache, parallel=parallel, fastmath=math, forceinline=inline, no_cfunc_wrapper=True,
+                      error_model="numpy", nogil=True)
 
 
 class Parts(Kernel):
@@ -126,8 +128,8 @@ class Parts(Kernel):
 
     def __init__(self, function, name, grain, measure, math, names):
         self.name, self.grain, self.measure, self.__doc__ = name, grain, measure, function.__doc__
-        self.serial = jit(function, name=name, math=math, **names)
-        self.parallel = Launch(jit(function, name=name, math=math, parallel=True, **names), self.serial)
+        self.serial = jit(function, name=name, math=math, inline=False, **names)
+        self.parallel = Launch(jit(function, name=name, math=math, parallel=True, inline=False, **names), self.serial)
 
     def __repr__(self):
         return f"<kernel {self.name}>"

@@ -425,7 +425,7 @@ def avg_pool2d_backward(dx, g, kh, kw, stride_h, stride_w, pad_h, pad_w, parts):
 # itself may take another one than the copy inside its caller. A kernel fresh from the compiler would run the former,
 # the same kernel from the cache the latter.
 
-@jit(inline=True)
+@jit
 def squares(x, mean):
     s = x[0] * 0
     for i in range(x.size):
@@ -452,7 +452,7 @@ def channel_moments(mean, variance, x, parts):
             variance[c] = s / count
 
 
-@jit(inline=True)
+@jit
 def stretch(y, x, factor, shift):
     for i in range(x.size):
         y[i] = x[i] * factor + shift
@@ -470,7 +470,7 @@ def batch_norm(y, x, mean, variance, weight, bias, eps, parts):
             stretch(y[n, c], x[n, c], factor, bias[c] - mean[c] * factor)
 
 
-@jit(inline=True)
+@jit
 def products_with(g, x, mean):
     s = x[0] * 0
     for i in range(x.size):
@@ -478,7 +478,7 @@ def products_with(g, x, mean):
     return s
 
 
-@jit(inline=True)
+@jit
 def normalised_slopes(dx, g, x, mean, factor, shift, slope):
     for i in range(x.size):
         dx[i] = g[i] * factor - shift - (x[i] - mean) * slope

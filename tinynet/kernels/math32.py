@@ -60,7 +60,7 @@ def mantissa(builder, x, n):
 
 
 power_of_two, exponent, mantissa = bits(power_of_two), bits(exponent), bits(mantissa)
-exact = jit(math=SAME_ORDER, cache=False, inline=True)
+exact = jit(math=SAME_ORDER, cache=False)
 
 
 @exact
@@ -184,7 +184,7 @@ def gelu_slope(x, y):
     return (ONE - tail if x > ZERO else tail) + x * f32(0.39894228) * e
 
 
-@jit(math=SAME_ORDER, cache=False, inline=True)
+@jit(math=SAME_ORDER, cache=False)
 def double_sigmoid(x):
     return 1.0 / (1.0 + math.exp(-x))
 
@@ -224,8 +224,7 @@ def compiled_row(function, library, sigmoid, constant):
     constants = tuple(constant(c) if isinstance(c, float) else c for c in code.co_consts)
     names = {"math": library, "abs": abs, "sigmoid": sigmoid,
              **{name: getattr(library, name) for name in ("exp", "log", "sin", "cos", "erf")}}
-    return jit(FunctionType(code.replace(co_consts=constants), names, code.co_name), math=SAME_ORDER, cache=False,
-               inline=True)
+    return jit(FunctionType(code.replace(co_consts=constants), names, code.co_name), math=SAME_ORDER, cache=False)
 
 
 def either(single, double, operands):

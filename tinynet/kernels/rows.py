@@ -71,7 +71,7 @@ def add_rows(out, x):
         add(out, x[i])
 
 
-@jit(math=SAME_ORDER, inline=True)
+@jit(math=SAME_ORDER)
 def minus(x, a, b):
     """(x - a) - b, in this order: with a = 10⁴, a + b would lose what b has to say."""
     return (x - a) - b

@@ -85,6 +85,13 @@ class Writer:
     def fma(self, x, y, z):
         return self.call("fma", self.vector, [x, y, z])
 
+    def total(self, x):
+        """The sum of the lanes."""
+        kind = ir.FunctionType(self.number, [self.number, self.vector])
+        function = cgutils.get_or_insert_function(self.b.module, kind,
+                                                  f"llvm.vector.reduce.fadd.v{self.n}f{8 * self.size}")
+        return self.b.call(function, [ir.Constant(self.number, 0), x], fastmath=("reassoc",))
+
     def zip(self, x, y):
         """x₀ y₀ x₁ y₁ …, in two vectors."""
         kind = ir.VectorType(i32, self.n)
@@ -134,12 +141,15 @@ def tiler(height, vectors):
             builder.branch(head)
             builder.position_at_end(end)
             alphas, betas = w.splat(alpha), w.splat(beta)
-            adds = builder.fcmp_unordered("!=", betas, w.zero)
-            for i in range(height):
-                with builder.if_then(inside[i]):
-                    for v in range(vectors):
-                        old = builder.fmul(betas, w.load(outs[i][v], builder.and_(masks[v], adds)))
-                        w.store(w.fma(alphas, sums[i][v], old), outs[i][v], masks[v])
+            # what is not needed is not read: the row above may be on its way to the same line of memory
+            with builder.if_else(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0))) as branches:
+                for adds, branch in zip((True, False), branches):
+                    with branch:
+                        for i in range(height):
+                            with builder.if_then(inside[i]):
+                                for v in range(vectors):
+                                    old = builder.fmul(betas, w.load(outs[i][v], masks[v])) if adds else w.zero
+                                    w.store(w.fma(alphas, sums[i][v], old), outs[i][v], masks[v])
             return context.get_dummy_value()
 
         return types.void(*[index] * 10, beta, beta), generate
@@ -149,7 +159,35 @@ def tiler(height, vectors):
 
 # tile(c, ldc, a, ai, ap, rows, b, bp, columns, k, alpha, beta): C ← alpha A B + beta C, where C[i, j] lies i ldc + j
 # numbers after the address c, A[i, p] i ai + p ap after a, and B[p, j] p bp + j after b.
-tile, narrow_tile = tiler(ROWS, 2), tiler(2 * ROWS, 1)
+tile, narrow_tile, row_tile = tiler(ROWS, 2), tiler(ROWS, 1), tiler(1, 8)
+
+
+@intrinsic
+def dots(typing, c, step, a, lda, rows, b, k, alpha, beta):
+    """C ← alpha A b + beta C for a vector b and at most ROWS rows of A, which lie in memory one by one."""
+
+    def generate(context, builder, signature, args):
+        c, step, a, lda, rows, b, k, alpha, beta = args
+        w = Writer(context, builder, signature.args[-1])
+        b, last = w.place(b, i64(0)), builder.sub(rows, i64(1))
+        inside = [builder.icmp_signed("<", i64(i), rows) for i in range(ROWS)]
+        starts = [w.place(a, builder.mul(builder.select(inside[i], i64(i), last), lda)) for i in range(ROWS)]
+        sums = [cgutils.alloca_once_value(builder, w.zero) for _ in range(ROWS)]
+        with cgutils.for_range_slice(builder, i64(0), k, i64(w.n)) as (p, _):
+            mask = w.below(builder.sub(k, p))
+            right = w.load(builder.gep(b, [p]), mask)
+            for sum_, start in zip(sums, starts):
+                builder.store(w.fma(w.load(builder.gep(start, [p]), mask), right, builder.load(sum_)), sum_)
+        adds = builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0))
+        for i, sum_ in enumerate(sums):
+            with builder.if_then(inside[i]):
+                place = w.place(c, builder.mul(i64(i), step))
+                new = builder.fmul(alpha, w.total(builder.load(sum_)))
+                old = builder.select(adds, builder.fmul(beta, builder.load(place)), ir.Constant(beta.type, 0))
+                builder.store(builder.fadd(new, old), place)
+        return context.get_dummy_value()
+
+    return types.void(*[index] * 7, beta, beta), generate
 
 
 def turner(height):
@@ -285,8 +323,6 @@ def tile_by_tile(c, a, b, m, width, k, ta, tb, alpha, beta, one, lda, ldb, ldc, 
     """The product; parts of A and B are copied to `copies`, so many of their numbers at a time; none: read in place."""
     size = 64 // n
     right, left = copies.ctypes.data + left * size if right else 0, copies.ctypes.data if left else 0
-    narrow = width <= n
-    height = 2 * ROWS if narrow else ROWS
     for p0 in range(0, max(k, 1), DEPTH):
         depth = min(DEPTH, k - p0)
         factor = one if p0 else beta
@@ -301,7 +337,7 @@ def tile_by_tile(c, a, b, m, width, k, ta, tb, alpha, beta, one, lda, ldb, ldc, 
                 if right:
                     pack_right(right, place_b, ldb, tb, columns, depth, n, one)
                     place_b, bp = right, 2 * n
-                for i in range(i0, i0 + rows, height):
+                for i in range(i0, i0 + rows, ROWS):
                     if left:
                         place_a, ai, ap = left + (i - i0) * depth * size, 1, ROWS
                     elif ta:
@@ -310,11 +346,27 @@ def tile_by_tile(c, a, b, m, width, k, ta, tb, alpha, beta, one, lda, ldb, ldc, 
                         place_a, ai, ap = a + (i * lda + p0) * size, lda, 1
                     if right and j + 2 * n < width:
                         fetch_right(following, ldb, tb, depth, (i - i0) // ROWS, (rows + ROWS - 1) // ROWS, n, one)
-                    place_c, rest = c + (i * ldc + j) * size, min(height, i0 + rows - i)
-                    if narrow:
+                    place_c, rest = c + (i * ldc + j) * size, min(ROWS, i0 + rows - i)
+                    if columns <= n:
                         narrow_tile(place_c, ldc, place_a, ai, ap, rest, place_b, bp, columns, depth, alpha, factor)
                     else:
                         tile(place_c, ldc, place_a, ai, ap, rest, place_b, bp, columns, depth, alpha, factor)
+
+
+@jit
+def matrix_by_vector(c, step, a, lda, turned, rows, b, ldb, k, alpha, beta, n):
+    """C ← alpha A b + beta C, where the numbers of the vectors b and C lie ldb and `step` apart, and A lies by rows, or
+    by columns where `turned`. False, and nothing done, where the tiles do it as well."""
+    size = 64 // n
+    if turned and step == 1:
+        for i in range(0, rows, 8 * n):
+            row_tile(c + i * size, 0, b, 0, ldb, 1, a + i * size, lda, min(8 * n, rows - i), k, alpha, beta)
+    elif not turned and ldb == 1:
+        for i in range(0, rows, ROWS):
+            dots(c + i * step * size, step, a + i * lda * size, lda, min(ROWS, rows - i), b, k, alpha, beta)
+    else:
+        return False
+    return True
 
 
 KINDS = {real.name: types.void(*[index] * 8, real, real, *[index] * 3) for real in (types.float32, types.float64)}
@@ -329,6 +381,10 @@ def prepare(name):
     n, one = 64 // np.dtype(name).itemsize, np.dtype(name).type(1)
 
     def multiply(c, a, b, m, width, k, ta, tb, alpha, beta, lda, ldb, ldc):
+        if width == 1 and matrix_by_vector(c, ldc, a, lda, ta, m, b, 1 if tb else ldb, k, alpha, beta, n):
+            return
+        if m == 1 and matrix_by_vector(c, 1, b, ldb, not tb, width, a, lda if ta else 1, k, alpha, beta, n):
+            return
         left = right = 0  # the sizes of the copies, whole vectors more than they need
         if m * k > SMALL and width > 2 * n:
             left = (min(m, HEIGHT) + ROWS) * (min(k, DEPTH) + n) + n

@@ -123,6 +123,17 @@ def test_infinities_and_nan(name, dtype):
     np.testing.assert_allclose(y, wanted.astype(dtype), rtol=1e-6)
 
 
+@both_dtypes
+def test_gelu_from_the_smallest_to_the_largest_numbers(dtype):
+    x = np.array([0, 1e-45, -1e-45, 1e-38, -1e-38, 1e-30, 1e-3, -1e-3, 5, -5, 13.5, -13.5, 100, -100, 3e38, -3e38], dtype)
+    y, dx = np.empty_like(x), np.empty_like(x)
+    run(elementwise.unary("gelu"), y, x)
+    run(elementwise.unary_backward("gelu"), dx, np.ones_like(x), x, y)
+    with np.errstate(over="ignore"):
+        for found, wanted in zip((y, dx), FUNCTIONS["gelu"]):
+            same(found, wanted(x.astype(float)))
+
+
 @pytest.mark.parametrize("name, i, slope", [
     ("**", 0, lambda a, b: b * a ** (b - 1)), ("**", 1, lambda a, b: a ** b * np.log(a)),
     ("max", 0, lambda a, b: (a > b) + 0.5 * (a == b)), ("min", 1, lambda a, b: (b < a) + 0.5 * (a == b))])
@@ -165,7 +176,7 @@ def test_dropout(dtype, parts):
 
 @both_dtypes
 @pytest.mark.parametrize("shape", [(3, 5, 7), (1, 1, 1), (2, 61, 13), (61, 2, 13), (61, 13, 1), (0, 3, 4), (3, 0, 4),
-                                   (3, 4, 0), (97, 101, 103)])
+                                   (3, 4, 0), (97, 101, 103), (1, 150, 37), (150, 1, 37)])
 def test_products(shape, dtype):
     m, n, k = shape
     for ta in (False, True):
@@ -207,7 +218,7 @@ def gemm(c, a, b, ta, tb, alpha, beta):
 
 @both_dtypes
 @pytest.mark.parametrize("m, n, k", [(1, 1, 1), (3, 16, 8), (9, 33, 17), (17, 8, 300), (64, 257, 130), (100, 300, 255),
-                                     (400, 40, 513), (8, 50, 0)])
+                                     (400, 40, 513), (8, 50, 0), (1, 150, 37), (150, 1, 37), (1, 5, 0), (5, 1, 0)])
 def test_products_within_larger_arrays(m, n, k, dtype):
     for ta in (False, True):
         for tb in (False, True):
@@ -256,17 +267,20 @@ def test_a_layer_and_its_gradient(name, dtype, parts):
         again, kept_again = y.copy(), kept.copy()
         linear.layer(name).by_numpy(again, kept_again if linear.keeps_input(name) else again, x, w, b)
         same(again, y, 4)
-        dw, db = np.full_like(w, np.nan), np.full_like(b, np.nan)
-        for function_of in (linear.weight_gradients.by_numpy,
-                            lambda *arrays: call(linear.weight_gradients_together, parts, *arrays)):
-            function_of(dw, db, g, x)
-            same(dw, g.T.astype(float) @ x, 40)
-            same(db, g.astype(float).sum(0), 40)
+        wanted = g.astype(float) @ w, g.T.astype(float) @ x, g.astype(float).sum(0)
+        for function_of in (linear.layer_backward.by_numpy,
+                            lambda *arrays: call(linear.layer_backward_together, parts, *arrays)):
+            for which in ((1, 1, 1), (0, 1, 1), (1, 0, 0)):
+                found = [np.full(a.shape, np.nan, dtype) if kept else None for a, kept in zip(wanted, which)]
+                function_of(*found, g, x, w)
+                for a, b_ in zip(found, wanted):
+                    if a is not None:
+                        same(a, b_, 40)
         if name is None:
             continue
         for dz in (np.empty_like(g), g.copy()):  # the second time in place
             db = np.full_like(b, np.nan)
-            call(linear.bias_act_backward(name), parts, dz, db, dz if np.array_equal(dz, g) else g, kept)
+            call(linear.bias_act_backward(name), parts, dz, db, dz if np.array_equal(dz, g) else g, kept, y)
             same(dz, g * slope(z), 8)
             same(db, (g * slope(z)).sum(0), 60)
 

@@ -14,7 +14,7 @@ import numpy as np
 from . import kernels
 from .graph import mode
 from .kernels import run
-from .refusals import refusing
+from .refusals import refusing, shown
 from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform, stack, where
 from .value import Value
 
@@ -232,6 +232,11 @@ def arrays_of_values(x):
 
 # ------------------------------------------------------------------------------------------------------ linear layers
 
+def by_rows(x):
+    """An array with the axes before the last made one."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
 class Linear(Op):
     """y = act(x Wᵀ + b). With z the gradient before the activation: ∂x = z W, ∂W = zᵀ x, ∂b = Σ z over the rows."""
 
@@ -239,39 +244,37 @@ class Linear(Op):
 
     def setup(self, x, weight, bias=None, activation=None):
         self.activation = activation
-        return (x, weight) if bias is None else (x, weight, bias)
+        inputs = (x, weight) if bias is None else (x, weight, bias)
+        a, w = x._data, weight._data
+        if (a.dtype != w.dtype or a.shape[-1:] != w.shape[1:]
+                or bias is not None and (bias._data.shape != w.shape[:1] or bias._data.dtype != w.dtype)):
+            raise ValueError("linear: expected x (…, in), weight (out, in) and bias (out) of one dtype, got "
+                             + ", ".join(map(shown, inputs)))
+        return inputs
 
     def forward(self, x, w, b=None):
         y = empty_array((*x.shape[:-1], len(w)), x.dtype)
-        self.x, self.y = contiguous(x).reshape(-1, w.shape[1]), y.reshape(-1, len(w))
+        out, self.x = by_rows(y), by_rows(contiguous(x))
         if b is None and self.activation:
             b = filled(len(w), w.dtype, 0.0)
-        out = self.y
-        if kernels.linear.keeps_input(self.activation):  # its derivative is a function of what went in
-            self.y = empty_array(out.shape, x.dtype)
         if b is None:
             run(kernels.matmul, out, self.x, w.T)
         else:
-            run(kernels.linear.layer(self.activation), out, self.y, self.x, contiguous(w), contiguous(b))
+            keeps = self.activation and kernels.linear.keeps_input(self.activation)  # f' depends on what went in
+            self.z = empty_array(out.shape, x.dtype) if keeps else out
+            run(kernels.linear.layer(self.activation), out, self.z, self.x, contiguous(w), contiguous(b))
         return y
 
     def backward(self, g, y, x, w, b=None):
-        z = contiguous(g).reshape(self.y.shape)
-        dx, dw, db = None, None, empty_array(len(w), w.dtype)
+        z, needs = by_rows(contiguous(g)), self.needs
+        dx = empty_array(x.shape, x.dtype) if needs[0] else None
+        dw = empty_array(w.shape, w.dtype) if needs[1] else None
+        db = empty_array(len(w), w.dtype) if b is not None and needs[2] or self.activation else None
         if self.activation:
             g, z = z, empty_array(z.shape, z.dtype)
-            run(kernels.linear.bias_act_backward(self.activation), z, db, g, self.y)
-        if self.needs[0]:
-            dx = empty_array(x.shape, x.dtype)
-            run(kernels.matmul, dx.reshape(self.x.shape), z, w)
-        if self.needs[1]:
-            dw = empty_array(w.shape, w.dtype)
-            if b is None or self.activation:
-                run(kernels.matmul, dw, z.T, self.x)
-            else:
-                run(kernels.linear.weight_gradients, dw, db, z, self.x)
-        elif b is not None and not self.activation and self.needs[2]:
-            run(kernels.linear.column_sums, db, z)
+            run(kernels.linear.bias_act_backward(self.activation), z, db, g, self.z, by_rows(y))
+        run(kernels.linear.layer_backward, None if dx is None else by_rows(dx), dw,
+            None if self.activation else db, z, self.x, contiguous(w))
         return dx, dw, db
 
 
@@ -299,12 +302,12 @@ class Embedding(Op):
 
     def forward(self, w):
         y = empty_array((*self.indices.shape, w.shape[1]), w.dtype)
-        run(kernels.linear.embedding, y.reshape(-1, w.shape[1]), w, self.indices.reshape(-1))
+        run(kernels.linear.embedding, y.reshape(-1, w.shape[1]), w, self.indices.ravel())
         return y
 
     def backward(self, g, y, w):
         dw = empty_array(w.shape, w.dtype)
-        run(kernels.linear.embedding_backward, dw, contiguous(g).reshape(-1, w.shape[1]), self.indices.reshape(-1))
+        run(kernels.linear.embedding_backward, dw, contiguous(g).reshape(-1, w.shape[1]), self.indices.ravel())
         return (dw,)
 
 
@@ -354,12 +357,12 @@ class Dropout(Op):
     def forward(self, x):
         self.u, y = empty_array(x.shape, np.float32), empty_array(x.shape, x.dtype)
         run(random_uniform, self.u)
-        run(kernels.elementwise.dropout, y.reshape(-1), contiguous(x).reshape(-1), self.u.reshape(-1), self.p)
+        run(kernels.elementwise.dropout, y.ravel(), contiguous(x).ravel(), self.u.ravel(), self.p)
         return y
 
     def backward(self, g, y, x):
         dx = empty_array(x.shape, x.dtype)
-        run(kernels.elementwise.dropout, dx.reshape(-1), contiguous(g).reshape(-1), self.u.reshape(-1), self.p)
+        run(kernels.elementwise.dropout, dx.ravel(), contiguous(g).ravel(), self.u.ravel(), self.p)
         return (dx,)
 
 
@@ -409,14 +412,14 @@ class LayerNorm(Op):
         y = empty_array(x.shape, x.dtype)
         self.x = contiguous(x).reshape(-1, w.size)
         self.mean, self.rstd = empty_array(len(self.x), x.dtype), empty_array(len(self.x), x.dtype)
-        run(kernels.rows.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, w.reshape(-1), b.reshape(-1),
+        run(kernels.rows.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, w.ravel(), b.ravel(),
             self.eps)
         return y
 
     def backward(self, g, y, x, w, b):
         dx, dw, db = (empty_array(a.shape, a.dtype) for a in (x, w, b))
-        run(kernels.rows.layer_norm_backward, dx.reshape(-1, w.size), dw.reshape(-1), db.reshape(-1),
-            contiguous(g).reshape(-1, w.size), self.x, self.mean, self.rstd, w.reshape(-1))
+        run(kernels.rows.layer_norm_backward, dx.reshape(-1, w.size), dw.ravel(), db.ravel(),
+            contiguous(g).reshape(-1, w.size), self.x, self.mean, self.rstd, w.ravel())
         return dx, dw, db
 
 
@@ -459,15 +462,14 @@ class Loss(Op):
     def forward(self, x, t):
         self.factor = 1.0 / x.size if self.reduction == "mean" else 1.0
         y = empty_array(x.shape if self.reduction == "none" else (), x.dtype)
-        run(self.kernel(), y.reshape(-1), contiguous(x).reshape(-1), contiguous(t).reshape(-1), self.factor)
+        self.x, self.t = contiguous(x).ravel(), contiguous(t).ravel()
+        run(self.kernel(), y.ravel(), self.x, self.t, self.factor)
         return y
 
     def backward(self, g, y, x, t):
-        dx = empty_array(x.shape, x.dtype)
-        g = contiguous(g).reshape(-1)
-        x, t = contiguous(x).reshape(-1), contiguous(t).reshape(-1)
-        run(self.kernel_backward(), dx.reshape(-1), g, x, t, self.factor)
-        return dx, self.backward_target(g, x, dx) if self.needs[1] else None
+        dx, g = empty_array(x.shape, x.dtype), contiguous(g).ravel()
+        run(self.kernel_backward(), dx.ravel(), g, self.x, self.t, self.factor)
+        return dx, self.backward_target(g, self.x, dx) if self.needs[1] else None
 
 
 class MSELoss(Loss):
@@ -519,24 +521,26 @@ class CrossEntropy(Op):
     def forward(self, x):
         self.probabilities = empty_array(x.shape, x.dtype)
         y = empty_array(len(x) if self.reduction == "none" else (), x.dtype)
-        run(kernels.losses.cross_entropy, y.reshape(-1), self.probabilities, contiguous(x), self.target, self.ignored,
+        run(kernels.losses.cross_entropy, y.ravel(), self.probabilities, contiguous(x), self.target, self.ignored,
             self.reduction == "mean")
+        run(check_targets, self.target, x.shape[1], self.ignored, self.name, y)
         return y
 
     def backward(self, g, y, x):
         dx = empty_array(x.shape, x.dtype)
-        run(kernels.losses.cross_entropy_backward, dx, contiguous(g).reshape(-1), self.probabilities, self.target,
+        run(kernels.losses.cross_entropy_backward, dx, contiguous(g).ravel(), self.probabilities, self.target,
             self.ignored, self.reduction == "mean")
         return (dx,)
 
 
 @fused_by(CrossEntropy)
 def negative_log_likelihood(logits, target, reduction="mean", ignore_index=-100):
-    return chosen(log_softmax(logits, 1), target, reduction, ignore_index)
+    return chosen("cross_entropy", log_softmax(logits, 1), target, reduction, ignore_index)
 
 
-def chosen(log_probabilities, target, reduction, ignore_index):
+def chosen(name, log_probabilities, target, reduction, ignore_index):
     """-log p of the class that each target names; the mean is that of the rows that count."""
+    run(check_targets, target, log_probabilities.shape[1], ignore_index, name)
     counts, chosen = empty_array(target.shape, bool), empty_array(target.shape, np.int64)
     run(np.not_equal, target, ignore_index, counts)
     run(np.multiply, target, counts, chosen)
@@ -572,7 +576,7 @@ def nll_loss(input, target, reduction="mean", ignore_index=-100):
     >>> nll_loss(log_softmax(logits), [1]).item() == cross_entropy(logits, [1]).item()
     True
     """
-    return chosen(*of_classes("nll_loss", input, target, reduction, ignore_index), ignore_index)
+    return chosen("nll_loss", *of_classes("nll_loss", input, target, reduction, ignore_index), ignore_index)
 
 
 def of_classes(name, input, target, reduction, ignore_index):
@@ -590,7 +594,6 @@ def of_classes(name, input, target, reduction, ignore_index):
                          f"{target.shape}")
     if reduction == "mean" and not len(target):
         raise ValueError(f"{name}: the batch is empty, there is nothing to average")
-    run(check_targets, target, input.shape[1], ignore_index, name)
     if target.dtype != np.int64:
         whole = empty_array(target.shape, np.int64)
         run(np.copyto, whole, target)
@@ -598,8 +601,10 @@ def of_classes(name, input, target, reduction, ignore_index):
     return input, target, reduction
 
 
-def check_targets(target, classes, ignore_index, name):
-    in_range(target[target != ignore_index], classes, f"{name}: target")
+def check_targets(target, classes, ignore_index, name, loss=None):
+    """See `in_range`. The kernel answers a target outside with a loss that is NaN: then it is time to look."""
+    if loss is None or loss.size != 1 or loss != loss:
+        in_range(target[target != ignore_index], classes, f"{name}: target")
 
 
 class BCE(Loss):

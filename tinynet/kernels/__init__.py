@@ -12,8 +12,8 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   dropout(y, x, uniforms, p)                   also its own backward: dropout(dx, g, uniforms, p)
     linear        matmul(c, a, b)   batched(c, a, b)           C = A B; A and B may be transposed views
                   layer(name)(y, z, x, w, b)                   z = x wᵀ + b, y = f(z); z is y unless keeps_input(name)
-                  weight_gradients(dw, db, z, x)               dw = zᵀ x, db = Σ rows of z
-                  bias_act_backward(name)(dz, db, g, y or z)   dz = g · f'; db = Σ rows of dz
+                  layer_backward(dx, dw, db, z, x, w)          dx = z w, dw = zᵀ x, db = Σ rows of z; or None
+                  bias_act_backward(name)(dz, db, g, z, y)     dz = g · f'; db = Σ rows of dz; z is y likewise
                   column_sums(out, x)   total(out, x, factor)   total_of_squares(out, x)   transpose(y, x)
                   embedding(out, weight, indices)   embedding_backward(dweight, g, indices)
     rows          softmax(y, x)   softmax_backward(dx, g, y)   log_softmax(y, x)   log_softmax_backward(dx, g, y)

@@ -7,7 +7,6 @@ from numba import types
 from numba.extending import overload
 
 from . import Kernel, blas, compiled, panels
-from .blas import alone
 from .compiled import jit, kernel, prange, span
 from .math32 import row
 from .rows import add, add_rows, put
@@ -60,6 +59,12 @@ def native(dtype):
 
 
 @jit
+def alone(threads):
+    """See `blas.alone`; not needed where the products of kernels are our own."""
+    return 0 if panels.found else blas.alone(threads)
+
+
+@jit
 def step(x):
     """How many elements lie between the beginnings of two rows."""
     return max(x.strides[0] // x.itemsize, x.shape[1], 1)
@@ -99,11 +104,11 @@ def products(c, a, b, ta, tb, parts):
 
 def by_numpy(a, b, c):
     """C = A B for any arrays."""
-    before = alone(1)
+    before = blas.alone(1)
     try:
         np.matmul(a, b, c)
     finally:
-        alone(before)
+        blas.alone(before)
 
 
 GRAIN = 1 << 19  # multiplications for each thread: about 10 µs
@@ -225,69 +230,76 @@ def layer(name=None):
 
 
 @kernel
-def weight_gradients_together(dw, db, z, x, parts):
-    sums = np.zeros((parts, db.size), db.dtype)
+def layer_backward_together(dx, dw, db, z, x, w, parts):
+    sums = np.zeros((parts, z.shape[1]), z.dtype)
     before = alone(1)
     for part in prange(parts):
-        share_of_product(dw, z, x, True, False, part, parts)
-        lo, hi = span(z.shape[0], part, parts)
-        add_rows(sums[part], z[lo:hi])
+        if dx is not None:
+            share_of_product(dx, z, w, False, False, part, parts)
+        if dw is not None:
+            share_of_product(dw, z, x, True, False, part, parts)
+        if db is not None:
+            lo, hi = span(z.shape[0], part, parts)
+            add_rows(sums[part], z[lo:hi])
     alone(before)
-    add_rows(db, sums)
+    if db is not None:
+        add_rows(db, sums)
 
 
-class WeightGradients(Kernel):
-    """(dw, db, z, x): dw = zᵀ x, db = Σ rows of z."""
+class LayerBackward(Kernel):
+    """(dx, dw, db, z, x, w): dx = z w, dw = zᵀ x, db = Σ rows of z; None for one that is not wanted."""
 
     __slots__ = ()
 
     def pick(self, args):
-        dw, _, z, _ = args
-        if not native(dw.dtype):
+        dx, dw, _, z, _, w = args
+        if not native(z.dtype):
             return self.by_numpy, args
-        parts = dw.size * z.shape[0] // GRAIN
+        parts = w.size * z.shape[0] * ((dx is not None) + (dw is not None)) // GRAIN
         if parts > 1 and compiled.threads > 1:
-            return weight_gradients_together.parallel, (*args, min(parts, compiled.threads))
-        return weight_gradients_together.serial, (*args, 1)
+            return layer_backward_together.parallel, (*args, min(parts, compiled.threads))
+        return layer_backward_together.serial, (*args, 1)
 
     @staticmethod
-    def by_numpy(dw, db, z, x):
-        np.matmul(z.T, x, dw)
-        np.sum(z, 0, None, db)
+    def by_numpy(dx, dw, db, z, x, w):
+        if dx is not None:
+            np.matmul(z, w, dx)
+        if dw is not None:
+            np.matmul(z.T, x, dw)
+        if db is not None:
+            np.sum(z, 0, None, db)
 
 
-weight_gradients = WeightGradients()
+layer_backward = LayerBackward()
 
 
-def slopes(dz, g, v):
+def slopes(dz, g, z, y):
     for j in range(dz.size):
-        dz[j] = g[j] * slope(v[j], v[j])  # noqa: F821
+        dz[j] = g[j] * slope(z[j], y[j])  # noqa: F821
 
 
-def slope_and_sums(dz, sums, g, v):
+def slope_and_sums(dz, sums, g, z, y):
     sums[:] = 0
     new = np.empty_like(sums)  # a row of its own: dz may be g, and loops over overlapping arrays do not vectorise
     for i in range(g.shape[0]):
-        slopes(new, g[i], v[i])
+        slopes(new, g[i], z[i], y[i])
         put(dz[i], new)
         add(sums, new)
 
 
-def bias_act_backward_kernel(dz, db, g, v, parts):
-    """dz[i, j] = g[i, j] f'(v[i, j]); db[j] = Σᵢ dz[i, j]"""
+def bias_act_backward_kernel(dz, db, g, z, y, parts):
+    """dz[i, j] = g[i, j] f'(z[i, j]); db[j] = Σᵢ dz[i, j]"""
     sums = np.zeros((parts, db.size), db.dtype)
     for part in prange(parts):
         lo, hi = span(g.shape[0], part, parts)
-        chunk(dz[lo:hi], sums[part], g[lo:hi], v[lo:hi])  # noqa: F821
+        chunk(dz[lo:hi], sums[part], g[lo:hi], z[lo:hi], y[lo:hi])  # noqa: F821
     add_rows(db, sums)
 
 
 @functools.cache
 def bias_act_backward(name):
-    """The kernel (dz, db, g, v): dz = g · f', db = Σ rows of dz, where v is z if `keeps_input(name)`, else y.
-
-    Without an activation dz = g, and db is `column_sums(db, g)`.
-    """
+    """The kernel (dz, db, g, z, y): dz = g · f', db = Σ rows of dz, where y = f(z), and z is y unless
+    `keeps_input(name)`."""
     row_by_row = jit(slopes, name=f"{name}_slopes", slope=row(name, 0))
     chunk = jit(slope_and_sums, name=f"bias_{name}_backward_chunk", slopes=row_by_row)
     return kernel(bias_act_backward_kernel, name=f"bias_{name}_backward", chunk=chunk)

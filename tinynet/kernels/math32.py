@@ -83,12 +83,16 @@ def exp_minus_1_small(r):
 
 
 @exact
-def exp(x):
-    """eˣ = 2ⁿ · eʳ."""
-    x = f32(-87.5) if x < f32(-87.5) else f32(89.0) if x > f32(89.0) else x  # noqa: FURB136
+def exp_inside(x):
+    """eˣ = 2ⁿ · eʳ for -87.5 ≤ x ≤ 89."""
     r, t = reduced(x)
     y = (exp_minus_1_small(r) + ONE) * power_of_two(t)
     return y + y
+
+
+@exact
+def exp(x):
+    return exp_inside(f32(-87.5) if x < f32(-87.5) else f32(89.0) if x > f32(89.0) else x)  # noqa: FURB136
 
 
 @exact
@@ -157,31 +161,32 @@ def sigmoid(x):
 
 
 @exact
-def normal_tail(x):
-    """(Φ(-|x|), e^(-x²/2)) with Φ the normal distribution: Φ(-|x|) = e^(-x²/2) · a polynomial of 1 / (1 + 0.35 |x|/√2),
-    fitted to 6e-9 as in Abramowitz and Stegun (1964), 7.1.26."""
-    u = (x if x >= ZERO else -x) * f32(0.70710678)
-    e = exp(-u * u)
-    t = ONE / (ONE + f32(0.35) * u)
+def bell(x):
+    """e^(-x²/2)"""
+    z = f32(-0.5) * x * x
+    return ZERO if z < f32(-87.0) else exp_inside(f32(-87.0) if z < f32(-87.0) else z)  # noqa: FURB136
+
+
+@exact
+def gelu(x):
+    """x Φ(x) with Φ the normal distribution: Φ(-|x|) = e^(-x²/2) · a polynomial of 1 / (1 + 0.35 |x|/√2), fitted to
+    6e-9 as in Abramowitz and Stegun (1964), 7.1.26."""
+    t = ONE / (ONE + f32(0.24748737) * (x if x >= ZERO else -x))
     p = f32(-0.19665258) * t + f32(0.76615627)
     p = p * t + f32(-0.66867498)
     p = p * t + f32(0.67242014)
     p = p * t + f32(-0.0016473)
     p = p * t + f32(0.23380824)
     p = p * t + f32(0.19459022)
-    return HALF * (p * t * e), e
-
-
-@exact
-def gelu(x):
-    tail, _ = normal_tail(x)
+    tail = HALF * (p * t * bell(x))
     return x * (ONE - tail if x > ZERO else tail)
 
 
 @exact
 def gelu_slope(x, y):
-    tail, e = normal_tail(x)
-    return (ONE - tail if x > ZERO else tail) + x * f32(0.39894228) * e
+    """Φ(x) + x Φ'(x), where Φ(x) = y / x."""
+    far = x > f32(1e-30) or x < f32(-1e-30)
+    return (y / (x if far else ONE) if far else HALF) + x * f32(0.39894228) * bell(x)
 
 
 @jit(math=SAME_ORDER, cache=False)

@@ -12,7 +12,6 @@ array. The settings live in `param_groups`, as in PyTorch, where a schedule (or 
 0.8
 """
 
-import copy
 import math
 import sys
 
@@ -66,7 +65,7 @@ class Optimizer:
             check(name, group, settings)
             self.param_groups.append(group)
         self.settings = settings
-        self.state = {}  # of each parameter: its Clock, then the arrays (or floats) of its state
+        self.state = {}  # of each parameter: its Clock, then its state, floats or arrays of one axis
         self.loads = 0
 
     def zero_grad(self, set_to_none=True):
@@ -81,7 +80,7 @@ class Optimizer:
             mode.plan.assumes(self, "loads", self.loads)  # load_state_dict puts other arrays in place
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
-            started, ticked, waiting = None, set(), []
+            launched, started, ticked, waiting = None, None, set(), []
             for p in group["params"]:
                 tensor = isinstance(p, Tensor)
                 g = p._grad if tensor else p.grad
@@ -91,14 +90,14 @@ class Optimizer:
                 state = self.state.get(p)
                 if state is None:
                     started = started or Clock(self.terms, group)
-                    state = self.state[p] = [started, *(np.zeros(p.shape, p.dtype) if tensor else 0.0 for _ in names)]
+                    state = self.state[p] = [started, *(np.zeros(g.size, g.dtype) if tensor else 0.0 for _ in names)]
                 clock = state[0]
                 if clock not in ticked:
                     ticked.add(clock)
                     run(clock.tick)
                 if tensor:
-                    arrays = (p._data, g, *state[1:])
-                    run(kernel(), *(arrays if g.ndim == 1 else [a.reshape(-1) for a in arrays]), clock.h)
+                    launched = launched or kernel()
+                    run(launched, p._data.ravel(), g.ravel(), *state[1:], clock.h)
                 else:
                     p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
             for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
@@ -114,8 +113,9 @@ class Optimizer:
             names = self.rule(group)[2]
             for p in group["params"]:
                 if p in self.state:
-                    clock, *arrays = self.state[p]
-                    state[number[p]] = {"step": clock.t, **dict(zip(names, map(copy.copy, arrays)))}
+                    clock, *own = self.state[p]
+                    own = [x.reshape(p.shape).copy() if isinstance(p, Tensor) else x for x in own]
+                    state[number[p]] = {"step": clock.t, **dict(zip(names, own))}
         return {"state": state, "param_groups": [{**group, "params": [number[p] for p in group["params"]]}
                                                  for group in self.param_groups]}
 
@@ -177,7 +177,7 @@ def fitting(name, entry, part, i, p=None):
     if array.shape != shape or (p is None and not 0 <= array < math.inf):
         got = f"has shape {array.shape}, expected {shape}" if array.shape != shape else f"is {array}"
         raise ValueError(f"{name}: {part} of parameter {i} {got}")
-    return array if tensor else float(array)
+    return array.ravel() if tensor else float(array)
 
 
 def check(name, group, settings):

@@ -26,7 +26,7 @@ class Plan:
         self.owned = {}  # id: array, for all the memory that the step asked for
         self.gradients = {}  # leaf: the array that its gradient is in when the step ends
         self.entry = {}  # leaf: the gradient array that it had, or None, where the step added to it
-        self.modes = {}  # (module, attribute): value
+        self.modes = []  # (module, attribute, value)
 
     def own(self, array):
         self.owned[id(array)] = array
@@ -43,21 +43,21 @@ class Plan:
         self.gradients[leaf] = None
 
     def assumes(self, module, attribute, value):
-        self.modes[module, attribute] = value
+        self.modes.append((module, attribute, value))
 
     def fits(self):
         """Whether the step would do the same again."""
         for leaf, g in self.entry.items():
             if leaf._grad is not g:
                 return False
-        for (module, attribute), value in self.modes.items():
+        for module, attribute, value in self.modes:
             if getattr(module, attribute) != value:
                 return False
         return True
 
     def replay(self, inputs):
         for buffer, array in zip(self.inputs, inputs):
-            np.copyto(buffer, array)
+            buffer[...] = array
         if self.calls is None:
             self.calls = kernels.joined.joined(self.steps)
         for call in self.calls:
@@ -91,14 +91,19 @@ class Captured:
             raise TypeError(f"capture: {self.__name__} takes its inputs by position, got {', '.join(options)}=")
         if mode.plan is not None:  # a captured function inside a captured function is a part of it
             return self.function(*args)
-        arrays = [x._data if isinstance(x, Tensor) else x for x in args]
-        signature = tuple((x.shape, x.dtype) if isinstance(x, np.ndarray) else x for x in arrays)
+        inputs, signature = [], [mode.recording, mode.textbook]
+        for x in args:
+            if isinstance(x, Tensor):
+                x = x._data
+            if isinstance(x, np.ndarray):
+                inputs.append(x)
+                x = x.shape, x.dtype
+            signature.append(x)
         try:
-            plans = self.local.known.setdefault((signature, mode.recording, mode.textbook), [])
+            plans = self.local.known.setdefault(tuple(signature), [])
         except TypeError:
             raise TypeError(f"capture: the inputs of {self.__name__} are tensors, arrays or plain settings, got "
                             + ", ".join(type(x).__name__ for x in args)) from None
-        inputs = [x for x in arrays if isinstance(x, np.ndarray)]
         for plan, result in plans:
             if plan.fits():
                 plan.replay(inputs)

@@ -534,7 +534,7 @@ def copied(x):
 def filled(shape, dtype, number):
     out = empty_array(shape, dtype)
     if out.dtype in FLOATS:
-        run(kernels.elementwise.fill, out.reshape(-1), number)
+        run(kernels.elementwise.fill, out.ravel(), number)
     else:
         run(np.copyto, out, number)
     return out
@@ -566,15 +566,13 @@ class Elementwise(Op):
                 run(getattr(np, {"neg": "negative", "abs": "absolute"}[self.name]), x, y)
                 return y
             raise TypeError(f"{self.name}: expected float numbers, got {x.dtype}")
-        x = contiguous(x)
-        y = empty_array(x.shape, x.dtype)
-        run(kernels.elementwise.unary(self.name), y.reshape(-1), x.reshape(-1))
+        self.x, y = contiguous(x).ravel(), empty_array(x.shape, x.dtype)
+        run(kernels.elementwise.unary(self.name), y.ravel(), self.x)
         return y
 
     def backward(self, g, y, x):
         dx = empty_array(x.shape, x.dtype)
-        run(kernels.elementwise.unary_backward(self.name), dx.reshape(-1), contiguous(g).reshape(-1),
-            contiguous(x).reshape(-1), y.reshape(-1))
+        run(kernels.elementwise.unary_backward(self.name), dx.ravel(), contiguous(g).ravel(), self.x, y.ravel())
         return (dx,)
 
 

@@ -125,7 +125,8 @@ def test_infinities_and_nan(name, dtype):
 
 @both_dtypes
 def test_gelu_from_the_smallest_to_the_largest_numbers(dtype):
-    x = np.array([0, 1e-45, -1e-45, 1e-38, -1e-38, 1e-30, 1e-3, -1e-3, 5, -5, 13.5, -13.5, 100, -100, 3e38, -3e38], dtype)
+    sizes = np.array([1e-45, 1e-38, 1e-30, 1e-3, 1, 5, 13.5, 100, 3e38], dtype)
+    x = np.concatenate([[0], sizes, -sizes], dtype=dtype)
     y, dx = np.empty_like(x), np.empty_like(x)
     run(elementwise.unary("gelu"), y, x)
     run(elementwise.unary_backward("gelu"), dx, np.ones_like(x), x, y)

@@ -15,9 +15,12 @@ is all that `plan.capture` needs in order to record a step and to replay it.
 """
 
 import collections
+import ctypes
 import functools
 import math
 import operator
+import os
+import sys
 import threading
 
 import numpy as np
@@ -30,6 +33,20 @@ from .value import RULES, Value
 
 float32, float64, int64, bool_ = np.float32, np.float64, np.int64, np.bool_
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def keep_freed_memory():
+    """Let the C library keep the memory of arrays that are gone for the next ones, up to a gigabyte. By its own rules
+    it gives much of that back to the system after each step, and taking it again costs a page fault for every 4 KiB:
+    more than all the arithmetic of a convolution. What the environment says about it (MALLOC_…) is left as it is."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # GNU's library has it
+    if mallopt is not None and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 1 << 30)
+        mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)  # older versions take no more
+
+
+keep_freed_memory()
 
 
 def empty_array(shape, dtype):

@@ -111,7 +111,7 @@ def by_numpy(a, b, c):
         blas.alone(before)
 
 
-GRAIN = 1 << 19  # multiplications for each thread: about 10 µs
+GRAIN = 1 << 20  # multiplications for each thread: about 10 µs
 
 
 def by_rows(x):

@@ -255,7 +255,7 @@ def optimised(kind):
 
 
 def targets():
-    skipped = {*"nn optim data datasets functional utils float32 float64 int64 set_num_threads inference_mode".split()}
+    skipped = {*tinynet.PARTS, *"float32 float64 int64 set_num_threads inference_mode inf nan pi".split()}
     yield from functions(tinynet, "tinynet", [n for n in tinynet.HOME if n not in skipped])
     yield from functions(nn, "nn", [n for n in nn.__all__ if n != "functional"])
     yield from functions(nn.functional, "functional", [
@@ -271,7 +271,8 @@ def targets():
     yield from methods("Module", nn.Linear, [lambda: nn.Linear(3, 2), lambda: nn.Linear(3, 2).to("scalar")],
                        ("forward", "slots", "convert"))
     yield from methods("GPT", nn.GPT, [lambda: nn.GPT(3, 1, 1, 2, 4)], (*dir(nn.Module), "step"))
-    yield from methods("ModuleDict", nn.ModuleDict, [MODULES["ModuleDict"]], dir(nn.Module))
+    yield from methods("ModuleDict", nn.ModuleDict, [MODULES["ModuleDict"]],
+                       (*dir(nn.Module), "__getitem__"))
     yield from methods("Numbers", type(tinynet.ones(1).data), [lambda: grad_tensor(2, 3).data], dir(np.ndarray))
     yield from methods("Sequential", nn.Sequential, [MODULES["Sequential"]], dir(nn.Module))
     for kind in (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop):

@@ -257,6 +257,10 @@ def test_an_update_through_which_a_gradient_flows_makes_a_new_tensor():
     (lambda: tinynet.ones(5).split([2, 2]), ValueError, "split: lengths .2, 2. do not make up axis 0"),
     (lambda: tinynet.ones(2, device="cuda"), ValueError, 'device: tensors are on the "cpu", got .cuda.'),
     (lambda: tinynet.multinomial([0.5, 0.0], 2), ValueError, "multinomial: cannot draw 2 of 1 classes"),
+    (lambda: tinynet.ones(2).to("cuda"), TypeError, 'to: expected a dtype, or "cpu" .* got .cuda.'),
+    (lambda: tinynet.nn.functional.dropout(tensor([1, 2])), TypeError, "dropout: expected float numbers, got int64"),
+    (lambda: tinynet.nn.functional.one_hot([-1]), IndexError, "one_hot: label -1 is outside 0"),
+    (lambda: tinynet.nn.ModuleDict({"a": tinynet.nn.ReLU()})["b"], KeyError, "ModuleDict: there is no 'b'; it has a"),
     (lambda: tinynet.multinomial([0.5, -1.0], 1), ValueError, "multinomial: expected weights from 0 on"),
 ])
 def test_what_cannot_be_is_one_clear_sentence(wrong, error, sentence):

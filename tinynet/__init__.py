@@ -25,7 +25,7 @@ HOMES = {
     "methods": "exp log sqrt sin cos abs add sub mul div pow matmul mm bmm dot sum mean max min var std norm argmax "
                "argmin any all reshape flatten squeeze unsqueeze transpose permute clamp round tril triu gather topk "
                "sort split chunk is_tensor numel allclose equal multinomial float double long int int32 bool "
-               "FloatTensor LongTensor inference_mode cuda accelerator",
+               "FloatTensor LongTensor inference_mode cuda accelerator inf nan pi",
     "kernels": "set_num_threads get_num_threads",
     "plan": "capture",
     "program": "compile",

@@ -48,6 +48,7 @@ from .methods import exp as exp
 from .methods import flatten as flatten
 from .methods import float as float
 from .methods import gather as gather
+from .methods import inf as inf
 from .methods import inference_mode as inference_mode
 from .methods import int as int
 from .methods import int32 as int32
@@ -61,9 +62,11 @@ from .methods import min as min
 from .methods import mm as mm
 from .methods import mul as mul
 from .methods import multinomial as multinomial
+from .methods import nan as nan
 from .methods import norm as norm
 from .methods import numel as numel
 from .methods import permute as permute
+from .methods import pi as pi
 from .methods import pow as pow
 from .methods import reshape as reshape
 from .methods import round as round

@@ -60,11 +60,13 @@ def save(obj, path):
 
 
 @refusing
-def load(path, into=None):
+def load(path, into=None, weights_only=True):
     """Read a file that `save` wrote, or a plain npz or safetensors file, into a dict of NumPy arrays and settings.
 
     into  an object with `load_state_dict`, or a dict of them: {"model": model, "optimizer": optimizer, …}. Each takes
           over its part of the file, and the rest comes back. If one cannot, none has changed.
+
+    weights_only  PyTorch's word for what is always so here: nothing in the file is executed
 
     ValueError, with the name of the array, where the file is damaged, broken off, or of another model; OSError where
     it cannot be read.

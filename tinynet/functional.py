@@ -377,6 +377,8 @@ def dropout(x, p=0.5, training=True):
     """Each element is zero with probability p, else divided by 1 - p (Srivastava et al., 2014); x itself in eval."""
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout: p is a probability below 1, got {p}")
+    if isinstance(x, Tensor) and x.dtype not in FLOATS:
+        raise TypeError(f"dropout: expected float numbers, got {x.dtype}")
     return drop(arrays_of_values(x), p) if training and p else x
 
 
@@ -390,7 +392,7 @@ def one_hot(labels, num_classes=-1):
     labels = np.asarray(labels._data if isinstance(labels, Tensor) else labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"one_hot: expected whole numbers (class indices), got {labels.dtype}")
-    classes = int(labels.max(initial=-1)) + 1 if num_classes == -1 else num_classes
+    classes = int(labels.max(initial=0)) + 1 if num_classes == -1 else num_classes
     run(in_range, labels, classes, "one_hot: label")
     rows = empty_array((*labels.shape, classes), np.int64)
     run(np.copyto, rows, labels[..., None] == np.arange(classes))

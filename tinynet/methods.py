@@ -9,6 +9,8 @@
 Many of these names are Python's own too (max, sum, float, …): call them with the dot, as in tinynet.max.
 """
 
+from math import inf, nan, pi  # noqa: F401  (public names)
+
 import numpy as np
 
 from .functional import arrays_of_values, elementwise

@@ -347,7 +347,10 @@ class Tensor:
             return self
         if isinstance(dtype, str) and dtype == "scalar":
             raise ValueError('to("scalar"): models move between engines; for one array use np.vectorize(Value)')
-        dtype = np.dtype(dtype)
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f'to: expected a dtype, or "cpu" where all tensors are, got {shown(dtype)}') from None
         if dtype == self.dtype:
             return self
         return Cast(dtype)(self if dtype in FLOATS else self.detach())  # whole numbers take no gradients

@@ -384,7 +384,10 @@ class ModuleDict(Module):
         setattr(self, name, module)
 
     def __getitem__(self, name):
-        return self.modules_by_name()[name]
+        modules = self.modules_by_name()
+        if name not in modules:
+            raise KeyError(f"ModuleDict: there is no {name!r}; it has {', '.join(modules) or 'nothing'}")
+        return modules[name]
 
     def modules_by_name(self):
         return dict(self.named_children())

@@ -14,7 +14,10 @@ and never another exception, a crash of the process, ten seconds of computing, m
 that is left in another mode than before.
 """
 
+import copy
 import inspect
+import itertools
+import operator
 import os
 import re
 import resource
@@ -58,8 +61,53 @@ def values(*shape):
     return array
 
 
+def with_gradient(*shape):
+    x = grad_tensor(*shape)
+    (x * x).sum().backward()
+    return x
+
+
 def loader():
     return data.DataLoader(data.TensorDataset(normal(6, 3), np.arange(6) % 2), batch_size=2)
+
+
+def seeded_loader():
+    return data.DataLoader(data.TensorDataset(normal(6, 3)), batch_size=2, shuffle=True, seed=0)
+
+
+def rows_of(*dtype):
+    """Samples that a DataLoader is to make batches of: a dataset of the user's."""
+    class Rows(data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return [normal(3).astype(kind) for kind in dtype]
+
+    return Rows()
+
+
+def recorder():
+    return tinynet.Recorder(nn.Linear(2, 1), normal(4, 2), np.arange(4) % 2)
+
+
+def filmed():
+    record = recorder()
+    record(0.5)
+    return tinynet.film(record)
+
+
+def history():
+    run = train.History()
+    run.add({"loss": 0.5, "val_loss": 0.25, "accuracy": 0.75, "lr": 0.1, "seconds": 1.0})
+    return run
+
+
+def stepped(kind, **settings):
+    """An optimiser that remembers something."""
+    optimizer = kind([with_gradient(2, 3)], lr=0.1, **settings)
+    optimizer.step()
+    return optimizer
 
 
 JUNK = [
@@ -107,9 +155,16 @@ SENSIBLE = {  # by the name of the parameter; "" is for all others
     "module": [lambda: nn.Linear(3, 2)], "modules": [lambda: nn.Linear(3, 2), lambda: [nn.ReLU()]],
     "optimizer": [lambda: optim.SGD([grad_tensor(2)]), lambda: optim.Adam(nn.Linear(2, 1).parameters())],
     "loader": [loader, lambda: [(normal(2, 3), np.array([0, 1]))]], "validation": [loader], "dataset": [
-        lambda: data.TensorDataset(normal(4, 3), np.arange(4)), lambda: [(1.0, 2)] * 3],
+        lambda: data.TensorDataset(normal(4, 3), np.arange(4)), lambda: [(1.0, 2)] * 3, lambda: rows_of("f4", "i8"),
+        lambda: rows_of("U3"), lambda: rows_of("O"), lambda: data.next_tokens(np.arange(5), 2)],
+    "parameters": [lambda: [with_gradient(2, 3), with_gradient(3)], lambda: [Value(1.0)], lambda: with_gradient(2)],
+    "history": [recorder, history], "other": [*ARRAYS, lambda: 2, lambda: 0.5], "title": [lambda: "<b>run</b>"],
+    "kind": [lambda kind=kind: kind for kind in (
+        "float32 float64 float16 int64 int8 uint8 bool complex64 U3 M8[D] object values list float32-tensor "
+        "float64-tensor int64-tensor bool-tensor").split()],
     "loss": [lambda: nn.CrossEntropyLoss(), lambda: Value(2.0) * 3.0, lambda: nn.MSELoss()], "table": TABLES,
-    "target_column": [lambda: "y", lambda: "b"], "path": [lambda: "file.npz", lambda: "absent", lambda: "."],
+    "target_column": [lambda: "y", lambda: "b"], "path": [
+        lambda: "file.npz", lambda: "absent", lambda: ".", lambda: "x.svg", lambda: "x.html", lambda: "no/x.html"],
     "text": [lambda: "hello", lambda: "one-hot", lambda: "drop"], "missing": [lambda: "mean", lambda: "drop"],
     "task": [lambda: "regression", lambda: "classification"], "reduction ": [], "requires_grad": FLAGS,
     "activation": [lambda: "relu", lambda: None, lambda: "gelu"], "function": [lambda: lambda x: x], "fn": [
@@ -122,11 +177,13 @@ SENSIBLE = {  # by the name of the parameter; "" is for all others
     "callbacks": [lambda: ()], "metrics": [lambda: train.accuracy], "scheduler": [lambda: None],
     "inputs": [*ARRAYS, lambda: [Value(1.0)]], "condition": [lambda: tinynet.tensor([[True], [False]])],
 }
-for names, pool in (("p dropout momentum lr eps weight_decay test_size gamma factor noise alpha dampening temperature "
+SENSIBLE |= {f"kind_{i}": SENSIBLE["kind"] for i in range(5)}
+for names, pool in (("max_norm clip_value norm_type "
+                     "p dropout momentum lr eps weight_decay test_size gamma factor noise alpha dampening temperature "
                      "min_delta eta_min layer_norm_eps", FRACTIONS),
                     ("bias training batch_first shuffle drop_last nesterov centered causal is_causal keepdims keepdim "
                      "progress capture need_weights norm_first create_graph bidirectional affine "
-                     "track_running_stats count_include_pad ceil_mode", FLAGS),
+                     "track_running_stats count_include_pad ceil_mode strict persistent error_if_nonfinite", FLAGS),
                     ("in_features out_features embed_dim num_heads n classes context batch_size epochs step_size "
                      "T_max patience num_classes vocab layers heads width in_channels out_channels kernel_size stride "
                      "padding hidden_size input_size num_layers d_model nhead max_len num_features max_new_tokens "
@@ -146,8 +203,8 @@ def bounded(make):
 class Target:
     """A public name: how it is called, what its parameters are, and by which names a refusal may call it."""
 
-    def __init__(self, title, call, parameters, names, finite=False):
-        self.title, self.call, self.parameters, self.finite = title, call, parameters, finite
+    def __init__(self, title, call, parameters, names, finite=False, make=None):
+        self.title, self.call, self.parameters, self.finite, self.make = title, call, parameters, finite, make
         self.names = {plain(n) for n in names if n} | {plain(p.name) for p in parameters if len(p.name) > 1}
 
 
@@ -195,7 +252,7 @@ def methods(title, kind, makers, hidden=()):
         for i, make in enumerate(makers):
             yield Target(f"{title}{i}.{name}", lambda *a, make=make, name=name, **k: getattr(make(), name)(*a, **k),
                          parameters_of(getattr(kind, name), 1), (name, plain, kind.__name__, SYMBOLS.get(plain)),
-                         finite=bool(FINITE.search(name)))
+                         finite=bool(FINITE.search(name)), make=make)
 
 
 def functions(module, title, names=None):
@@ -254,6 +311,68 @@ def optimised(kind):
                   (kind.__name__, "grad", "Value", "run"), True)
 
 
+def after(title, make, first, then, names=(), finite=False):
+    """A method called wrongly, and the object used after it: what was let in must not fail later, or far from there."""
+    def run(*args, **options):
+        thing = make()
+        getattr(thing, first)(*args, **options)
+        return then(thing)
+
+    return Target(f"{title}.{first}, then used", run, parameters_of(getattr(make(), first)), (first, *names), finite,
+                  make)
+
+
+def operators(title, make, names):
+    """x += junk and junk += x, and the operators that only one kind of numbers has."""
+    for name in "iadd isub imul itruediv ipow imatmul ifloordiv imod floordiv mod divmod lshift contains".split():
+        call = getattr(operator, name, None) or divmod
+        words = (name, name.lstrip("i"), *names, SYMBOLS.get(name.lstrip("i")), *SIGNS.get(name, ()))
+        other = inspect.Parameter("other", inspect.Parameter.POSITIONAL_ONLY)
+        yield Target(f"{title} {name}", lambda other, call=call: call(make(), other), [other], words)
+        yield Target(f"… {name} {title}", lambda other, call=call: call(other, make()), [other], words)
+
+
+SIGNS = {"iadd": ("+=", "concat"), "isub": ("-=", "subtract"), "imul": ("*=",), "itruediv": ("/=", "divide"),
+         "ipow": ("**=", "**"), "imatmul": ("@=", "@"), "ifloordiv": ("//=", "//", "floor_divide"),
+         "imod": ("%=", "%", "remainder"), "floordiv": ("//", "floor_divide"), "mod": ("%", "remainder"),
+         "lshift": ("<<",), "contains": ("in", "container", "iterable", "equal")}
+UFUNCS = [np.exp, np.log, np.tanh, np.add, np.subtract, np.divide, np.power, np.maximum, np.matmul, np.greater,
+          np.arctan2, np.floor]
+
+
+def as_kind(shape, kind):
+    """Numbers of a shape, in the form that is asked for; what is no such form is junk, and given as it is."""
+    if not isinstance(kind, str) or kind not in {make() for make in SENSIBLE["kind"]}:
+        return kind
+    name, _, tensor = kind.partition("-")
+    if name in ("values", "list"):
+        return values(*shape) if name == "values" else normal(*shape).tolist()
+    numbers = np.abs(normal(*shape)) if name in ("M8[D]", "uint8") else normal(*shape)
+    array = numbers.astype(np.int64).astype(name) if name == "M8[D]" else numbers.astype(name)
+    return tinynet.tensor(array) if tensor else array
+
+
+def typed(name, *shapes, **options):
+    """A function called with arguments of the right shapes, whose dtypes are anything."""
+    function = getattr(nn.functional, name)
+
+    def run(*kinds):
+        return function(*[as_kind(shape, kind) for shape, kind in zip(shapes, kinds)], **options)
+
+    kinds = [inspect.Parameter(f"kind_{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(shapes))]
+    return Target(f"functional.{name} of dtypes", run, kinds, (name, *[q.name for q in parameters_of(function)]),
+                  bool(FINITE.search(name)))
+
+
+TYPED = {"relu": [(2, 3)], "softmax": [(2, 3)], "gelu": [(2, 3)], "log_softmax": [(2, 3)], "sigmoid": [(2, 3)],
+         "linear": [(2, 3), (4, 3), (4,)], "embedding": [(2, 3), (4, 3)], "dropout": [(2, 3)],
+         "layer_norm": [(2, 3)], "mse_loss": [(2, 3), (2, 3)], "cross_entropy": [(2, 3), (2,)],
+         "binary_cross_entropy_with_logits": [(2, 3), (2, 3)],
+         "scaled_dot_product_attention": [(2, 3, 4), (2, 3, 4), (2, 3, 4), (3, 3)],
+         "conv2d": [(2, 3, 5, 5), (2, 3, 3, 3), (2,)], "max_pool2d": [(2, 3, 5, 5)], "avg_pool2d": [(2, 3, 5, 5)],
+         "batch_norm": [(2, 3), (3,), (3,), (3,), (3,)]}
+
+
 def targets():
     skipped = {*tinynet.PARTS, *"float32 float64 int64 set_num_threads inference_mode inf nan pi".split()}
     yield from functions(tinynet, "tinynet", [n for n in tinynet.HOME if n not in skipped])
@@ -293,6 +412,99 @@ def targets():
     for title, make in MODULES.items():
         if hasattr(nn, title.split()[0]):
             yield from made(title, make)
+    yield from functions(nn.utils, "nn.utils", ["clip_grad_norm_", "clip_grad_value_"])
+    for name, shapes in TYPED.items():
+        options = {"layer_norm": {"normalized_shape": 3}, "max_pool2d": {"kernel_size": 2},
+                   "avg_pool2d": {"kernel_size": 2}, "batch_norm": {"training": True}}
+        yield typed(name, *shapes, **options.get(name, {}))
+    yield from operators("Tensor", lambda: tinynet.tensor(normal(2, 3)), ("Tensor", "ufunc", "multiply", "power"))
+    yield from operators("Tensor of int64", lambda: tinynet.arange(3), ("Tensor", "ufunc", "multiply", "power"))
+    yield from operators("Value", lambda: Value(0.5), ("Value",))
+    for f in UFUNCS:
+        other = [inspect.Parameter("other", inspect.Parameter.POSITIONAL_ONLY)] * (f.nin - 1)
+        yield Target(f"np.{f.__name__}", lambda *others, f=f: f(grad_tensor(2, 3), *others), other, (
+                     f.__name__, "ufunc", "Tensor", *SYMBOLS, *filter(None, SYMBOLS.values())))
+    # what has a state, or lets things in that are used later
+    x = normal(2, 3)
+    for title, make, use in (
+            ("Linear", lambda: nn.Linear(3, 2), lambda m: (m(x), m.state_dict(), m.parameters(), repr(m))),
+            ("Linear scalar", lambda: nn.Linear(3, 2).to("scalar"), lambda m: (m(x), m.state_dict(), repr(m))),
+            ("BatchNorm2d", lambda: nn.BatchNorm2d(3), lambda m: (m(normal(2, 3, 2, 2)), m.state_dict(), repr(m))),
+            ("Dropout", lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), lambda m: (m(x), m.state_dict()))):
+        for name in "to load_state_dict register_buffer requires_grad_ train".split():
+            yield after(title, make, name, use, (title.split()[0], "name", "array"))
+    for kind in (optim.SGD, optim.Adam, optim.RMSprop):
+        make = lambda kind=kind: stepped(kind, momentum=0.5) if kind is not optim.Adam else stepped(kind)
+        yield after(f"optim.{kind.__name__}", make, "load_state_dict", lambda o: (
+            o.step(), o.zero_grad(), o.state_dict()), (kind.__name__,), True)
+    yield after("StepLR", lambda: optim.StepLR(optim.SGD([grad_tensor(2)], lr=0.1), 2), "load_state_dict",
+                lambda s: (s.step(), s.get_last_lr(), s.state_dict()), ("StepLR",), True)
+    yield after("DataLoader", seeded_loader, "load_state_dict", list, ("DataLoader",))
+    yield after("Generator", type(tinynet.Generator), "load_state_dict", lambda g: g.state_dict(),
+                ("Generator",))
+    yield after("History", history, "load_state_dict", lambda h: (repr(h), len(h), h.state_dict()), ("History",))
+    yield after("ModuleList", lambda: nn.ModuleList([nn.Linear(3, 2)]), "append",
+                lambda m: (m.parameters(), m.state_dict(), repr(m)), ("ModuleList", "module"))
+    # data
+    yield Target("DataLoader, three batches", lambda *a, **k: list(itertools.islice(data.DataLoader(*a, **k), 3)),
+                 parameters_of(data.DataLoader), ("DataLoader", "sample", "samples", "Dataset", "batch"))
+    for i, make in enumerate([lambda: data.train_test_split(data.TensorDataset(normal(8, 3), np.arange(8)))[0],
+                              lambda: data.next_tokens(np.arange(9), 3), lambda: data.Dataset(),
+                              lambda: data.DataFrameDataset(TABLES[0](), "y", text="one-hot")]):
+        yield from methods(f"Dataset{i}.", type(make()), [make],
+                           ("learn", "arrays_of", "numbers", "as_floats", "places"))
+    # pictures and films
+    yield Target("Recorder()", lambda *a, **k: recorder()(*a, **k), [
+        inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("loss", "model")], ("Recorder",))
+    yield Target("a film, recorded", lambda loss, *a, title="", **k: film_of(loss, title, *a, **k), [
+        inspect.Parameter("loss", inspect.Parameter.POSITIONAL_ONLY), *parameters_of(tinynet.Recorder),
+        inspect.Parameter("title", inspect.Parameter.KEYWORD_ONLY)], ("Recorder", "film"))
+    yield from methods("Film", type(filmed()), [filmed])
+    yield from methods("Frame", type(filmed().frame(0)), [lambda: filmed().frame(0)], ("rendered",))
+    yield from methods("Drawing", type(tinynet.draw(Value(1.0))), [lambda: tinynet.draw(Value(2.0) * 3.0)])
+    yield from methods("Page", type(tinynet.walkthrough(Value(1.0))), [lambda: tinynet.walkthrough(Value(2.0) * 3.0)])
+    yield from methods("History", train.History, [history], ("add", "__getitem__"))  # KeyError, as of a dict
+    yield Target("capture()", lambda *a: tinynet.capture(lambda *xs: xs[0] * 2.0)(*a), [
+        inspect.Parameter("inputs", inspect.Parameter.VAR_POSITIONAL)], ("capture", *SYMBOLS, "Tensor", "*"))
+    yield Target("EarlyStopping()", lambda *a, **k: train.EarlyStopping(2)(*a, **k),
+                 parameters_of(train.EarlyStopping(2)), ("EarlyStopping",))
+
+
+def film_of(loss, title, *args, **options):
+    record = tinynet.Recorder(*args, **options)
+    record(loss)
+    return tinynet.film(record, title).html
+
+
+def spoiled(state, number, fate, junk):
+    """A state_dict in which one thing is not as it was."""
+    places = []
+
+    def walk(x):
+        for key, part in list(x.items() if isinstance(x, dict) else enumerate(x)):
+            places.append((x, key))
+            if isinstance(part, (dict, list)):
+                walk(part)
+
+    state = copy.deepcopy(state)
+    walk(state)
+    if not places or fate == 0:
+        return state
+    inside, key = places[number % len(places)]
+    if fate == 1 and isinstance(inside, dict):
+        del inside[key]
+    elif fate == 2 and isinstance(inside, dict):
+        inside["unheard of"] = junk
+    else:
+        inside[key] = junk
+    return state
+
+
+@st.composite
+def states(draw, make):
+    """A maker of a state_dict that is nearly right."""
+    number, fate, junk = draw(st.integers(0, 30)), draw(st.integers(0, 8)), draw(st.sampled_from(JUNK))
+    return lambda: spoiled(make().state_dict(), number, fate, junk())
 
 
 FUNCTIONS = ("relu sigmoid tanh softplus gelu softmax log_softmax logsumexp linear embedding dropout layer_norm "
@@ -316,7 +528,10 @@ def calls(draw, targets):
         if p.name in LOOPS:
             junk = junk.map(lambda make: lambda: bounded(make))
         fate = draw(st.integers(0, 19))  # mostly sensible, so that junk gets past the first check of others
-        maker = draw(one if fate < 12 else junk)
+        if p.name in ("state", "state_dict") and hasattr(target.make and target.make(), "state_dict") and fate < 16:
+            maker = draw(states(target.make))
+        else:
+            maker = draw(one if fate < 12 else junk)
         if p.kind is p.VAR_POSITIONAL:
             args += draw(st.lists(st.one_of(one, junk), max_size=3)) if not named else []
         elif p.kind is p.VAR_KEYWORD:
@@ -330,7 +545,8 @@ def calls(draw, targets):
             options[p.name] = maker
         else:
             args.append(maker)
-    if draw(st.integers(0, 60)) == 0 and not target.title.endswith("="):
+    if draw(st.integers(0, 60)) == 0 and any(
+            p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL) for p in target.parameters):
         options["unheard_of"] = lambda: 1
     return target, args, options
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .refusals import refusing
+from .refusals import refusing, shown
 from .tensors import Generator, Tensor, stream_from
 
 # ------------------------------------------------------------------------------------------------------------ samples
@@ -92,6 +92,7 @@ def as_samples(name, array):
     return np.ascontiguousarray(array)
 
 
+@refusing
 class Subset(Dataset):
     """Some samples of a dataset: `indices` are their numbers there."""
 
@@ -153,6 +154,9 @@ class DataLoader:
                             + type(dataset).__name__)
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"DataLoader: batch_size is a whole number from 1 on, got {batch_size!r}")
+        for name, flag in (("shuffle", shuffle), ("drop_last", drop_last)):
+            if not isinstance(flag, (bool, int)):
+                raise TypeError(f"DataLoader: {name} is True or False, got {shown(flag)}")
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
         self.random = None if seed is None else np.random.default_rng(seed)
 
@@ -178,7 +182,7 @@ class DataLoader:
         if not isinstance(state, dict) or "random" not in state or (state["random"] is None) != (self.random is None):
             raise ValueError("DataLoader.load_state_dict: expected the state of a loader "
                              + ("without a seed" if self.random is None else "with a seed"))
-        stream = state["random"] and stream_from("DataLoader", state["random"])
+        stream = None if state["random"] is None else stream_from("DataLoader", state["random"])
         return functools.partial(setattr, self, "random", stream)
 
     def __iter__(self):
@@ -263,6 +267,7 @@ def next_tokens_of_each(texts, context=None, end=0):
     return TensorDataset(inputs, targets)
 
 
+@refusing
 class Windows(Dataset):
     """Rows of tokens, each split into all but the last and all but the first."""
 

@@ -26,6 +26,7 @@ import copy
 import html
 import json
 import math
+import operator
 import os
 import zlib
 from importlib import resources
@@ -35,7 +36,7 @@ import numpy as np
 
 from . import pictures
 from .graph import mode, no_grad, textbook, topological
-from .refusals import refusing
+from .refusals import refusing, shown
 from .tensors import Tensor
 
 GRID, MAP = 48, 24  # the decision map and the maps of single neurons are so many points wide and high
@@ -301,6 +302,8 @@ def film(history, title="Training"):
     if not isinstance(getattr(history, "frames", None), list):
         raise TypeError(f"film: {type(history).__name__} has no recorded frames; call a Recorder(model, x, y) "
                         "with the loss after each step, or give it to fit as a callback")
+    if not isinstance(title, str):
+        raise TypeError(f"film: title is a text, got {shown(title)}")
     if not history.frames:
         raise ValueError("film: no step was recorded yet; call the recorder with the loss after each step")
     return Film(history, title)
@@ -337,7 +340,7 @@ class Film:
 
     def save(self, path):
         """Write the page (.html), or the last frame as a picture (.png, .svg, .pdf)."""
-        ending = os.path.splitext(os.fspath(path))[1].lower()
+        ending = pictures.ending_of(path)
         if ending in PICTURES:
             self.frame(-1).save(path)
         elif ending in (".html", ".htm"):
@@ -348,6 +351,10 @@ class Film:
 
     def frame(self, i):
         """One frame, counted from 0 (-1 is the last), to `.save` as a picture; IndexError where there is none."""
+        try:
+            i = operator.index(i)
+        except TypeError:
+            raise TypeError(f"frame: i is a whole number, got {shown(i)}") from None
         if not -len(self) <= i < len(self):
             raise IndexError(f"frame: there is no frame {i}; the film has {len(self)}")
         return Frame(self.history, i % len(self), self.title)
@@ -372,7 +379,7 @@ class Frame:
 
     def save(self, path):
         """Write the picture. Raises ValueError for another ending, RuntimeError where matplotlib is missing."""
-        ending = os.path.splitext(os.fspath(path))[1].lower()
+        ending = pictures.ending_of(path)
         if ending not in PICTURES:
             raise ValueError(f"save: a frame is written to {', '.join(PICTURES)}, not to {os.fspath(path)!r}")
         pictures.write(path, self.rendered(ending[1:]))

@@ -31,7 +31,7 @@ from xml.etree import ElementTree
 import graphviz
 
 from . import scenes, words
-from .refusals import refusing
+from .refusals import refusing, shown
 
 FORMATS = (".svg", ".png", ".pdf", ".gv")
 ROLES = ("input", "parameter", "constant", "output")
@@ -119,7 +119,7 @@ class Drawing:
         Raises ValueError for another ending, OSError where the file cannot be written, and RuntimeError for a .png or
         .pdf on a machine without Graphviz (SVG and DOT need no such thing).
         """
-        ending = os.path.splitext(os.fspath(path))[1].lower()
+        ending = ending_of(path)
         if ending not in FORMATS:
             raise ValueError(f"save: cannot write {os.fspath(path)!r}; a name ends in .svg, .png, .pdf or .gv")
         if ending == ".svg":
@@ -129,6 +129,14 @@ class Drawing:
         else:
             content = layout(self.source, ending[1:])
         write(path, content)
+
+
+def ending_of(path):
+    """The end of a file's name, in small letters: ".svg"."""
+    try:
+        return os.path.splitext(os.fsdecode(path))[1].lower()
+    except TypeError:
+        raise TypeError(f"save: path is the name of a file, got {shown(path)}") from None
 
 
 def write(path, content):

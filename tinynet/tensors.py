@@ -424,7 +424,10 @@ class Tensor:
         """np.exp(x), np.add(array, x), …: the textbook definitions are written in NumPy's own names."""
         operation = UFUNCS.get(ufunc)
         if "out" in options and not any(isinstance(x, Tensor) for x in options["out"]):  # p.data -= tensor
-            return getattr(ufunc, method)(*[x._data if isinstance(x, Tensor) else x for x in inputs], **options)
+            try:
+                return getattr(ufunc, method)(*[x._data if isinstance(x, Tensor) else x for x in inputs], **options)
+            except ValueError as error:
+                raise ValueError(f"{ufunc.__name__}: {error}") from None
         if method != "__call__" or options or operation is None:
             return NotImplemented
         return operation(*inputs)
@@ -1392,7 +1395,7 @@ def stream_from(name, state):
     stream = np.random.default_rng(0)
     try:
         stream.bit_generator.state = state
-    except (TypeError, ValueError, KeyError, OverflowError):
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError):
         raise ValueError(f"{name}.load_state_dict: expected the state of a stream of random numbers (PCG64), got "
                          f"{str(state)[:60]}") from None
     return stream

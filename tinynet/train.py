@@ -258,6 +258,7 @@ class Bar:
         self.bar.set_postfix_str(f"loss={row['loss']:.4f}{self.after}", refresh=False)
 
 
+@refusing
 class History:
     """What a training run measured: history["loss"] is a list with one number for each epoch.
 
@@ -278,7 +279,11 @@ class History:
 
     def load_state_dict(self, state):
         """Take over what another run has measured."""
-        if not isinstance(state, dict) or state.keys() != vars(self).keys():
+        if (not isinstance(state, dict) or state.keys() != vars(self).keys() or not isinstance(state["values"], dict)
+                or not all(isinstance(xs, list) and all(isinstance(x, (int, float)) for x in xs)
+                           for xs in state["values"].values())
+                or not (state["best"] is None or isinstance(state["best"], int))
+                or not isinstance(state["stopped"], str)):
             raise ValueError("History.load_state_dict: expected the state of a History")
         vars(self).update(state)
 

@@ -8,7 +8,7 @@ optimiser are the same lines for both.
 import numpy as np
 
 from ..graph import Scope, mode
-from ..refusals import refusing
+from ..refusals import refusing, shown
 from ..tensors import FLOATS, Generator, Tensor, as_dtype, tensor
 from ..value import Value
 
@@ -97,7 +97,16 @@ class Module:
 
     def register_buffer(self, name, array, persistent=True):
         """Keep an array that is part of the state but not learned; on either engine it is found under `self.name`."""
-        vars(self).setdefault("buffer_names", {})[name] = persistent
+        names = vars(self).setdefault("buffer_names", {})
+        if not isinstance(name, str) or not name or "." in name:
+            raise TypeError(f"register_buffer: name is a text without a full stop, got {shown(name)}")
+        if hasattr(self, name) and name not in names:
+            raise ValueError(f"register_buffer: {type(self).__name__} already has something else named {name!r}")
+        if array is not None and (not isinstance(array, (np.ndarray, Tensor)) or array.dtype.kind not in "fiub"):
+            raise TypeError(f"register_buffer: expected an array of numbers or None, got {shown(array)}")
+        if not isinstance(persistent, (bool, int)):
+            raise TypeError(f"register_buffer: persistent is True or False, got {shown(persistent)}")
+        names[name] = persistent
         setattr(self, name, array)
 
     def slots(self, buffers=False):
@@ -131,6 +140,8 @@ class Module:
 
     def requires_grad_(self, requires_grad=True):
         """Whether the parameters learn; frozen ones keep their values."""
+        if not isinstance(requires_grad, (bool, np.bool_, int)):
+            raise TypeError(f"requires_grad_: expected True or False, got {shown(requires_grad)}")
         for _, _, _, x in list(self.slots()):
             if isinstance(x, Tensor):
                 x.requires_grad = requires_grad

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import tinynet
-from tinynet import Generator, Value, checkpoints, fit, load, manual_seed, nn, optim, save, tensor
+from tinynet import Generator, Recorder, Value, checkpoints, fit, load, manual_seed, nn, optim, save, tensor
 from tinynet.data import DataLoader, TensorDataset
 from tinynet.datasets import moons
 from tinynet.train import EarlyStopping
@@ -315,6 +315,15 @@ def test_fit_that_was_stopped_stays_stopped_and_has_its_best_weights(path):
     for _ in range(2):
         again, others = fitted(path, 40, callbacks=EarlyStopping(3))
         assert equal(vars(again), vars(whole)) and equal(others, weights)
+
+
+def test_fit_goes_on_while_it_is_filmed(path):
+    for epochs in (1, 3):  # the film itself is not part of the checkpoint
+        manual_seed(0)
+        model, X, y = nn.Linear(2, 2), *moons(20)
+        history = fit(model, [(X, y)], nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), epochs,
+                      progress=False, checkpoint=path, callbacks=Recorder(model, X, y))
+    assert len(history) == 3 and len(history.recorder.frames) == 2
 
 
 def test_fit_says_which_part_its_checkpoint_lacks(path):

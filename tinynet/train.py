@@ -275,15 +275,15 @@ class History:
             self.values.setdefault(name, []).append(x)
 
     def state_dict(self):
-        return dict(vars(self))
+        return {name: vars(self)[name] for name in ("values", "best", "stopped")}  # not a Recorder's film
 
     def load_state_dict(self, state):
         """Take over what another run has measured."""
-        if (not isinstance(state, dict) or state.keys() != vars(self).keys() or not isinstance(state["values"], dict)
-                or not all(isinstance(xs, list) and all(isinstance(x, (int, float)) for x in xs)
-                           for xs in state["values"].values())
-                or not (state["best"] is None or isinstance(state["best"], int))
-                or not isinstance(state["stopped"], str)):
+        if not isinstance(state, dict) or state.keys() != self.state_dict().keys():
+            raise ValueError("History.load_state_dict: expected the state of a History")
+        values, best, stopped = (state[name] for name in ("values", "best", "stopped"))
+        if not (isinstance(values, dict) and isinstance(best, (int, type(None))) and isinstance(stopped, str) and all(
+                isinstance(xs, list) and all(isinstance(x, (int, float)) for x in xs) for xs in values.values())):
             raise ValueError("History.load_state_dict: expected the state of a History")
         vars(self).update(state)
 

@@ -15,7 +15,7 @@ from . import kernels
 from .graph import mode
 from .kernels import run
 from .refusals import refusing, shown
-from .tensors import FLOATS, Generator, Op, Tensor, contiguous, empty_array, filled, random_uniform, stack, where
+from .tensors import FLOATS, Generator, Op, Tensor, cast, contiguous, empty_array, filled, random_uniform, stack, where
 from .value import Value
 
 
@@ -59,14 +59,27 @@ def beside(x, weight, label="x"):
     if isinstance(weight, Tensor):
         if isinstance(x, Tensor):
             if x.dtype != weight.dtype:
-                raise TypeError(f"the input is {x.dtype} and the weights are {weight.dtype}; convert one of them, "
-                                f"as in x.to({weight.dtype.name!r})")
+                what = "input" if label == "x" else label
+                raise TypeError(f"the {what} is {x.dtype} and the weights are {weight.dtype}; convert one of them, "
+                                f"as in {label}.to({weight.dtype.name!r})")
             return x
         array = np.asarray(x)
         if array.dtype == object:
             raise TypeError('the input holds Values and the weights are tensors; call model.to("scalar") first')
         return Tensor(array.astype(weight.dtype))
     return as_values(x, label)
+
+
+def float_numbers(name, x):
+    """Refuse a Tensor of whole numbers or bools."""
+    if isinstance(x, Tensor) and x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
+
+
+def refuse_dtypes(name, **tensors):
+    """For who has found that its tensors are not floats of one dtype: kernels read no others."""
+    got = ", ".join(f"{what} {x.dtype}" for what, x in tensors.items())
+    raise TypeError(f"{name}: expected float numbers of one dtype, got {got}")
 
 
 def numbers(x):
@@ -157,8 +170,7 @@ def last_axis(name, x, dim):
         raise IndexError(f"{name}: axis {dim} does not exist in shape {x.shape}")
     if not x.shape[dim]:
         raise ValueError(f"{name}: axis {dim} of shape {x.shape} is empty")
-    if isinstance(x, Tensor) and x.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
+    float_numbers(name, x)
     return int(dim) % x.ndim
 
 
@@ -302,7 +314,7 @@ class Embedding(Op):
 
     def forward(self, w):
         y = empty_array((*self.indices.shape, w.shape[1]), w.dtype)
-        run(kernels.linear.embedding, y.reshape(-1, w.shape[1]), w, self.indices.ravel())
+        run(kernels.linear.embedding, y.reshape(-1, w.shape[1]), contiguous(w), self.indices.ravel())
         return y
 
     def backward(self, g, y, w):
@@ -334,8 +346,12 @@ def embedding(indices, weight):
         return indices @ weight
     if indices.dtype.kind not in "iu":
         raise TypeError(f"embedding: expected whole numbers as indices, got {indices.dtype}")
+    weight = arrays_of_values(weight)
+    if weight.ndim != 2 or not weight.shape[1]:
+        raise ValueError(f"embedding: expected a table (entries, width), got shape {tuple(weight.shape)}")
+    float_numbers("embedding", weight)
     run(in_range, indices, len(weight), "embedding: index")
-    return table_rows(weight, np.ascontiguousarray(indices, dtype=np.int64))
+    return table_rows(weight, contiguous(cast(indices, np.int64)))
 
 
 def in_range(indices, n, what):
@@ -351,6 +367,7 @@ class Dropout(Op):
     name = "dropout"
 
     def setup(self, x, p):
+        float_numbers(self.name, x)
         self.p = p
         return (x,)
 
@@ -406,7 +423,9 @@ class LayerNorm(Op):
 
     name = "layer_norm"
 
-    def setup(self, x, weight=None, bias=None, eps=1e-5):
+    def setup(self, x, weight, bias, eps=1e-5):
+        if not x.dtype == weight.dtype == bias.dtype or x.dtype not in FLOATS:
+            refuse_dtypes(self.name, input=x, weight=weight, bias=bias)
         self.eps = eps
         return (x, weight, bias)
 
@@ -414,14 +433,14 @@ class LayerNorm(Op):
         y = empty_array(x.shape, x.dtype)
         self.x = contiguous(x).reshape(-1, w.size)
         self.mean, self.rstd = empty_array(len(self.x), x.dtype), empty_array(len(self.x), x.dtype)
-        run(kernels.rows.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, w.ravel(), b.ravel(),
-            self.eps)
+        run(kernels.rows.layer_norm, y.reshape(-1, w.size), self.mean, self.rstd, self.x, contiguous(w).ravel(),
+            contiguous(b).ravel(), self.eps)
         return y
 
     def backward(self, g, y, x, w, b):
         dx, dw, db = (empty_array(a.shape, a.dtype) for a in (x, w, b))
         run(kernels.rows.layer_norm_backward, dx.reshape(-1, w.size), dw.ravel(), db.ravel(),
-            contiguous(g).reshape(-1, w.size), self.x, self.mean, self.rstd, w.ravel())
+            contiguous(g).reshape(-1, w.size), self.x, self.mean, self.rstd, contiguous(w).ravel())
         return dx, dw, db
 
 
@@ -440,6 +459,9 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
         raise ValueError(f"layer_norm: input has shape {tuple(x.shape)}, expected it to end in {shape}")
     if not math.prod(shape):
         raise ValueError("layer_norm: there is nothing to average over")
+    for what, w in (("weight", weight), ("bias", bias)):
+        if w is not None and tuple(w.shape) != shape:
+            raise ValueError(f"layer_norm: {what} has shape {tuple(w.shape)}, expected {shape}")
     dtype = x.dtype if isinstance(x, Tensor) else float
     weight = weight if weight is not None else np.ones(shape, dtype)
     bias = bias if bias is not None else np.zeros(shape, dtype)
@@ -517,7 +539,7 @@ class CrossEntropy(Op):
     name = "cross_entropy"
 
     def setup(self, logits, target, reduction="mean", ignore_index=-100):
-        self.target, self.reduction, self.ignored = target, reduction, ignore_index
+        self.target, self.reduction, self.ignored = contiguous(target), reduction, ignore_index
         return (logits,)
 
     def forward(self, x):
@@ -585,6 +607,7 @@ def of_classes(name, input, target, reduction, ignore_index):
     """(input, target, reduction) of a loss of class indices, as (n, classes) and (n) int64."""
     check_reduction(name, reduction)
     input = arrays_of_values(input)
+    float_numbers(name, input)
     target = np.asarray(target._data if isinstance(target, Tensor) else target)
     if target.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected whole numbers as targets (class indices), got {target.dtype}")
@@ -711,6 +734,7 @@ def same_shapes(name, input, target, reduction):
     """Both in one engine and of one shape: a loss that broadcasts (n, 1) against (n) is a classic silent mistake."""
     check_reduction(name, reduction)
     input = arrays_of_values(input)
+    float_numbers(name, input)
     if isinstance(input, Tensor):
         if isinstance(target, Tensor) and target.dtype != input.dtype:
             target = target.to(input.dtype)
@@ -736,6 +760,9 @@ class Attention(Op):
     name = "attention"
 
     def setup(self, q, k, v, allowed=None, causal=False, scale=1.0):
+        attention_fits(self.name, q, k, v)
+        if not q.dtype == k.dtype == v.dtype or q.dtype not in FLOATS:
+            refuse_dtypes(self.name, query=q, key=k, value=v)
         self.allowed, self.causal, self.scale = allowed, causal, scale
         return (q, k, v)
 
@@ -763,6 +790,14 @@ class Attention(Op):
             return x
         x = contiguous(x)
         return x.reshape(1, math.prod(x.shape[:-2]), *x.shape[-2:])
+
+
+def attention_fits(name, q, k, v):
+    """Refuse what is not query (…, queries, d), key (…, keys, d) and value (…, keys, e)."""
+    if (q.ndim < 2 or not q.ndim == k.ndim == v.ndim or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]
+            or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2] or not q.shape[-1] or not k.shape[-2]):
+        raise ValueError(f"{name}: expected query (…, queries, d), key (…, keys, d) and value (…, keys, e), got "
+                         f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}")
 
 
 def mask_for(allowed, q, k):
@@ -821,10 +856,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     """
     name = "scaled_dot_product_attention"
     q, k, v = (arrays_of_values(x) for x in (query, key, value))
-    if (q.ndim < 2 or not q.ndim == k.ndim == v.ndim or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]
-            or not q.shape[:-2] == k.shape[:-2] == v.shape[:-2] or not q.shape[-1]):
-        raise ValueError(f"{name}: expected query (…, queries, d), key (…, keys, d) and value (…, keys, e), got "
-                         f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}")
+    attention_fits(name, q, k, v)
     allowed = None
     if attn_mask is not None:
         if isinstance(attn_mask, Tensor) and attn_mask.requires_grad:
@@ -848,6 +880,9 @@ class SelfAttention(Attention):
     name = "self_attention"
 
     def setup(self, qkv, heads, allowed=None, causal=False):
+        if qkv.ndim != 3 or not qkv.shape[1] or not qkv.shape[2] or qkv.shape[2] % (3 * heads):
+            raise ValueError(f"{self.name}: expected (batch, tokens, 3 · heads · d) for {heads} heads, got {qkv.shape}")
+        float_numbers(self.name, qkv)
         self.heads, self.allowed, self.causal = heads, allowed, causal
         self.scale = 1.0 / math.sqrt(qkv.shape[-1] // (3 * heads))
         return (qkv,)
@@ -919,7 +954,7 @@ def images(name, x):
 def windows_fit(name, x, kernel, stride, padding):
     """How many windows there are, (rows, columns); ValueError where there is none."""
     counts = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[2:], kernel, stride, padding))
-    if min(counts) < 1:
+    if min(counts) < 1 or not x.shape[2] or not x.shape[3]:
         padded = f", padded by {padding[0]} × {padding[1]} on each side" if any(padding) else ""
         raise ValueError(f"{name}: a window of {kernel[0]} × {kernel[1]} does not fit into images of "
                          f"{x.shape[2]} × {x.shape[3]}{padded}")
@@ -997,9 +1032,13 @@ def einsum(letters, a, b):
 
     (NumPy's own, of Values, would begin every sum with a 0, and pictures would show it.)
     """
+    first, second, result = letters.replace("->", ",").split(",")
+    sizes = dict(zip(first + second, a.shape + b.shape))
+    if (len(first), len(second), a.dtype) != (a.ndim, b.ndim, b.dtype) or a.shape + b.shape != tuple(
+            sizes[letter] for letter in first + second):
+        raise ValueError(f"einsum: {letters} does not fit {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}")
     if isinstance(a, Tensor):
         return Einsum(letters)(a, b)
-    first, second, result = letters.replace("->", ",").split(",")
     order = result + "".join(sorted(set(first + second) - set(result)))
 
     def spread(x, names):
@@ -1053,6 +1092,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0):
     name = "conv2d"
     stride, padding = pair(name, "stride", stride, 1), pair(name, "padding", padding, 0)
     weight = arrays_of_values(weight)
+    float_numbers(name, weight)
     x = beside(input, weight)
     if weight.ndim != 4 or not weight.shape[2] or not weight.shape[3]:
         raise ValueError(f"{name}: expected weight (outputs, channels, kh, kw), got shape {tuple(weight.shape)}")
@@ -1131,8 +1171,7 @@ def pooled(name, pooling, input, kernel_size, stride, padding):
     if any(2 * p > k for p, k in zip(padding, kernel)):
         raise ValueError(f"{name}: padding is at most half of the window, got {padding} for a window of {kernel}")
     x = arrays_of_values(input)
-    if isinstance(x, Tensor) and x.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
+    float_numbers(name, x)
     batch = images(name, x)
     windows_fit(name, batch, kernel, stride, padding)
     y = pooling(batch, kernel, stride, padding)
@@ -1166,18 +1205,21 @@ class BatchNorm(Op):
     name = "batch_norm"
 
     def setup(self, x, weight, bias, moments, constant, eps):
+        if not x.dtype == weight.dtype == bias.dtype:
+            refuse_dtypes(self.name, input=x, weight=weight, bias=bias)
         self.moments, self.constant, self.eps = moments, constant, eps
         return (x, weight, bias)
 
     def forward(self, x, w, b):
         y, self.x = empty_array(x.shape, x.dtype), channel_rows(x)
-        run(kernels.convolution.batch_norm, channel_rows(y), self.x, *self.moments, w, b, self.eps)
+        run(kernels.convolution.batch_norm, channel_rows(y), self.x, *self.moments, contiguous(w), contiguous(b),
+            self.eps)
         return y
 
     def backward(self, g, y, x, w, b):
         dx, dw, db = (empty_array(a.shape, a.dtype) for a in (x, w, b))
         run(kernels.convolution.batch_norm_backward, channel_rows(dx), dw, db, channel_rows(g), self.x, *self.moments,
-            w, self.eps, not self.constant)
+            contiguous(w), self.eps, not self.constant)
         return dx, dw, db
 
 
@@ -1231,9 +1273,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     name, x = "batch_norm", arrays_of_values(input)
     if x.ndim < 2:
         raise ValueError(f"{name}: expected (batch, channels, …), got shape {tuple(x.shape)}")
-    if isinstance(x, Tensor) and x.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float numbers, got {x.dtype}")
-    channels, running = x.shape[1], (running_mean, running_var)
+    float_numbers(name, x)
+    channels, running = x.shape[1], [m._data if isinstance(m, Tensor) else m for m in (running_mean, running_var)]
     for what, a in zip(("running_mean", "running_var", "weight", "bias"), (*running, weight, bias)):
         if a is not None and tuple(a.shape) != (channels,):
             raise ValueError(f"{name}: {what} has shape {tuple(a.shape)}, the input {tuple(x.shape)} has {channels} "
@@ -1250,21 +1291,12 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     elif running_mean is None or running_var is None:
         raise ValueError(f"{name}: outside training running_mean and running_var are needed")
     else:
-        moments = [in_dtype(m, x.dtype) if isinstance(x, Tensor) else m for m in running]
+        moments = [contiguous(cast(m, x.dtype)) if isinstance(x, Tensor) else m for m in running]
     dtype = x.dtype if isinstance(x, Tensor) else float
     weight, bias = (number * np.ones(channels, dtype) if w is None else w for w, number in ((weight, 1), (bias, 0)))
     if isinstance(x, Tensor):
         weight, bias = (w if isinstance(w, Tensor) else Tensor(w) for w in (weight, bias))
     return normalise_channels(x, weight, bias, moments, not training, eps)
-
-
-def in_dtype(array, dtype):
-    """The array itself, or a copy of that dtype, which a replay copies again."""
-    if array.dtype == dtype:
-        return array
-    copy = empty_array(array.shape, dtype)
-    run(np.copyto, copy, array)
-    return copy
 
 
 # --------------------------------------------------------------------------------------------------------- recurrence
@@ -1282,6 +1314,17 @@ def split(x, n):
 
 class Recurrence(Op):
     """Steps of one kernel call. `states` are the arrays of all states, the first one at their beginning."""
+
+    def check(self, gates, x, weight, *states):
+        """Refuse what is not x (steps, batch, gates · n), weight (gates · n, n) and states (batch, n)."""
+        n = weight.shape[-1] if weight.ndim else 0
+        if (not n or x.ndim != 3 or not len(x) or x.shape[2] != gates * n or weight.shape != (gates * n, n)
+                or any(s.shape != (x.shape[1], n) for s in states)):
+            wide = f"{gates} n" if gates > 1 else "n"
+            raise ValueError(f"{self.name}: expected x (steps, batch, {wide}), states (batch, n), weight ({wide}, n), "
+                             f"got {x.shape}, {', '.join(str(s.shape) for s in states)} and {weight.shape}")
+        if any(a.dtype != x.dtype for a in (weight, *states)) or x.dtype not in FLOATS:
+            refuse_dtypes(self.name, x=x, weight=weight, **{f"state {i}": s for i, s in enumerate(states)})
 
     def states(self, x, *first):
         """(len(first), steps + 1, batch, n)"""
@@ -1303,6 +1346,9 @@ class RNN(Recurrence):
     name = "rnn"
 
     def setup(self, x, h, weight, nonlinearity="tanh"):
+        if nonlinearity not in ("tanh", "relu"):  # whose derivatives are known from their values
+            raise ValueError(f'{self.name}: nonlinearity is "tanh" or "relu", got {nonlinearity!r}')
+        self.check(1, x, weight, h)
         self.nonlinearity = nonlinearity
         return x, h, weight
 
@@ -1336,6 +1382,7 @@ class LSTM(Recurrence):
     name = "lstm"
 
     def setup(self, x, h, c, weight):
+        self.check(4, x, weight, h, c)
         return x, h, c, weight
 
     def forward(self, x, h, c, w):
@@ -1371,6 +1418,10 @@ class GRU(Recurrence):
     name = "gru"
 
     def setup(self, x, h, weight, bias=None):
+        self.check(3, x, weight, h)
+        if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
+            raise ValueError(f"{self.name}: bias is {bias.dtype} of shape {bias.shape}, expected {x.dtype} of shape "
+                             f"{weight.shape[:1]}")
         return (x, h, weight) if bias is None else (x, h, weight, bias)
 
     def forward(self, x, h, w, b=None):

@@ -21,7 +21,7 @@ from . import kernels
 from .graph import mode
 from .kernels import run, updates
 from .refusals import refusing
-from .tensors import Tensor, forget_gradient
+from .tensors import Tensor, copied, forget_gradient
 from .value import Value
 
 
@@ -96,8 +96,11 @@ class Optimizer:
                     ticked.add(clock)
                     run(clock.tick)
                 if tensor:
+                    numbers = p._data if p._data.flags.carray else in_rows(p._data)
                     launched = launched or kernel()
-                    run(launched, p._data.ravel(), g.ravel(), *state[1:], clock.h)
+                    run(launched, numbers.ravel(), g.ravel(), *state[1:], clock.h)
+                    if numbers is not p._data:
+                        run(np.copyto, p._data, numbers)
                 else:
                     p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
             for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
@@ -159,6 +162,13 @@ class Optimizer:
             self.loads += 1
 
         return take_over
+
+
+def in_rows(array):
+    """A copy, row by row, of a parameter that lies in memory in another way."""
+    if not array.flags.writeable:
+        raise ValueError(f"step: a parameter of shape {array.shape} lies in memory that is read-only")
+    return copied(array)
 
 
 PYTORCH = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")  # how it computes, not what

@@ -762,7 +762,7 @@ def cut_to_head(nodes, number, heads):
         if x.inputs and x.data.ndim == 4 and x.data.shape[1] == heads:
             grad, x.label = x.grad, x.label or f"head {number}"
             x.grad = None
-            x.data = x.data[:, number:number + 1]
+            x._data = x._data[:, number:number + 1]  # another shape: the twin is there to be drawn, not to be used
             x.grad = None if grad is None else grad[:, number:number + 1]
 
 

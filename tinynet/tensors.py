@@ -223,7 +223,8 @@ class Tensor:
 
     @property
     def data(self):
-        """The numbers, as a NumPy array. Assigning writes into the same memory, so that captured steps see it."""
+        """The numbers, as a NumPy array. Assigning writes into the same memory, so that captured steps see it, and
+        what was computed from the tensor still fits it: the shape and the dtype stay."""
         unrecorded("data")
         return self._data.view(Numbers)
 
@@ -231,10 +232,13 @@ class Tensor:
     def data(self, array):
         unrecorded("data")
         array = as_array(array)
-        if array.shape != self._data.shape or array.dtype != self._data.dtype:
-            self._data = array
-        elif not same_memory(array, self._data):  # after p.data -= …, it is
-            np.copyto(self._data, array)
+        if array.shape != self._data.shape:
+            raise ValueError(f"data: expected shape {self.shape}, got {array.shape}; make a new tensor instead")
+        if array.dtype != self._data.dtype or not same_memory(array, self._data):  # after p.data -= …, it is
+            try:
+                np.copyto(self._data, array, "same_kind")
+            except TypeError:
+                raise TypeError(f"data: expected {self.dtype}, got {array.dtype}; make a new tensor instead") from None
 
     @property
     def grad(self):
@@ -248,15 +252,17 @@ class Tensor:
             forget_gradient(self)
             return
         unrecorded("grad")
+        if self.dtype not in FLOATS:
+            raise TypeError(f"grad: only float tensors take gradients, this one is {self.dtype}")
         try:
             array = np.asarray(array)
-            if array.shape == self._data.shape:
+            if array.shape == self._data.shape and array.dtype.kind != "c":
                 if self._grad is None or not same_memory(array, self._grad):
-                    self._grad = array.astype(self._data.dtype, copy=False)
+                    self._grad = np.require(array, self._data.dtype, ("C", "W"))  # kernels read it, and add to it
                 return
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"grad: expected an array of {self.dtype} numbers, got {shown(array)}") from None
-        raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
+        raise ValueError(f"grad: expected shape {self.shape} of {self.dtype}, got {array.shape} of {array.dtype}")
 
     shape = property(operator.attrgetter("_data.shape"))
     dtype = property(operator.attrgetter("_data.dtype"))
@@ -563,15 +569,26 @@ def filled(shape, dtype, number):
     return out
 
 
-def unbroadcast(g, shape):
-    """The gradient of an operand that was broadcast: the sum over the axes along which it was repeated."""
-    if g.shape == shape:
-        return g
-    lead = g.ndim - len(shape)
-    axes = tuple(i for i in range(g.ndim) if i < lead or (shape[i - lead] == 1 and g.shape[i] != 1))
-    out = empty_array(tuple(1 if i in axes else n for i, n in enumerate(g.shape)), g.dtype)
-    run(np.sum, g, axes, None, out, True)
-    return out.reshape(shape)
+def cast(array, dtype):
+    """The array itself, or a copy of that dtype, which a replay copies again."""
+    if array.dtype == dtype:
+        return array
+    copy = empty_array(array.shape, dtype)
+    run(np.copyto, copy, array)
+    return copy
+
+
+def unbroadcast(g, x):
+    """The gradient of an operand x that was broadcast, or promoted to the dtype of the other one: the sum over the axes
+    along which it was repeated, in its own dtype."""
+    shape = x.shape
+    if g.shape != shape:
+        lead = g.ndim - len(shape)
+        axes = tuple(i for i in range(g.ndim) if i < lead or (shape[i - lead] == 1 and g.shape[i] != 1))
+        out = empty_array(tuple(1 if i in axes else n for i, n in enumerate(g.shape)), g.dtype)
+        run(np.sum, g, axes, None, out, True)
+        g = out.reshape(shape)
+    return g if g.dtype == x.dtype else cast(g, x.dtype)
 
 
 # -------------------------------------------------------------------------------- operations: one number at a time
@@ -584,7 +601,7 @@ class Elementwise(Op):
 
     def forward(self, x):
         if x.dtype not in FLOATS:
-            if self.name in ("neg", "abs"):
+            if self.name in ("neg", "abs") and x.dtype != bool:
                 y = empty_array(x.shape, x.dtype)
                 run(getattr(np, {"neg": "negative", "abs": "absolute"}[self.name]), x, y)
                 return y
@@ -633,7 +650,7 @@ class Pairwise(Op):
         return y
 
     def backward(self, g, y, a, b):
-        return [unbroadcast(self.share(i, g, a, b, y), x.shape) if self.needs[i] else None
+        return [unbroadcast(self.share(i, g, a, b, y), x) if self.needs[i] else None
                 for i, x in enumerate((a, b))]
 
     def share(self, i, g, a, b, y):
@@ -688,7 +705,7 @@ class Where(Op):
         da, db = filled(g.shape, g.dtype, 0.0), copied(g)
         run(np.copyto, da, g, "same_kind", self.condition)
         run(np.copyto, db, 0.0, "same_kind", self.condition)
-        return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
+        return [unbroadcast(share, x) if need else None for share, x, need in zip((da, db), (a, b), self.needs)]
 
 
 class Clip(Op):
@@ -700,7 +717,8 @@ class Clip(Op):
         self.low, self.high = low, high
 
     def forward(self, x):
-        y = empty_array(x.shape, x.dtype)
+        dtype = np.result_type(x, *[n for n in (self.low, self.high) if n is not None])
+        y = empty_array(x.shape, np.float32 if dtype in FLOATS and x.dtype not in FLOATS else dtype)
         run(np.clip, x, self.low, self.high, y)
         return y
 
@@ -728,19 +746,20 @@ class MatMul(Op):
         rows, columns = a.ndim > 1, b.ndim > 1
         A, B = a if rows else a[None, :], b if columns else b[:, None]
         G = g if rows and columns else g[..., None, :] if columns else g[..., None] if rows else g.reshape(1, 1)
-        da = unbroadcast(self.product(G, B.swapaxes(-1, -2)), A.shape).reshape(a.shape) if self.needs[0] else None
-        db = unbroadcast(self.product(A.swapaxes(-1, -2), G), B.shape).reshape(b.shape) if self.needs[1] else None
+        da = unbroadcast(self.product(G, B.swapaxes(-1, -2)), A).reshape(a.shape) if self.needs[0] else None
+        db = unbroadcast(self.product(A.swapaxes(-1, -2), G), B).reshape(b.shape) if self.needs[1] else None
         return da, db
 
     def product(self, a, b):
-        dtype = np.result_type(a.dtype, b.dtype)
+        dtype = common_dtype(a.dtype, b.dtype)
         if a.ndim < 2 or b.ndim < 2:
             y = self.product(a if a.ndim > 1 else a[None, :], b if b.ndim > 1 else b[:, None])
             rows, columns = y.shape[-2:-1] if a.ndim > 1 else (), y.shape[-1:] if b.ndim > 1 else ()
             return y.reshape(y.shape[:-2] + rows + columns)
         if b.ndim == 2 and a.ndim > 2:
             y = empty_array((*a.shape[:-1], b.shape[-1]), dtype)
-            run(kernels.matmul, y.reshape(-1, b.shape[-1]), contiguous(a).reshape(-1, a.shape[-1]), b)
+            rows = math.prod(a.shape[:-1])
+            run(kernels.matmul, y.reshape(rows, b.shape[-1]), contiguous(a).reshape(rows, a.shape[-1]), b)
             return y
         y = empty_array((*broadcast_shape("@", a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), dtype)
         run(kernels.matmul if y.ndim == 2 else kernels.batched, y, a, b)
@@ -761,7 +780,7 @@ class Reduce(Op):
         if self.name == "mean" and (self.count == 0 or x.dtype not in FLOATS):
             raise (ValueError("mean: there is nothing to average") if self.count == 0 else
                    TypeError(f"mean: expected float numbers, got {x.dtype}; convert with .float()"))
-        y = empty_array(shape, np.int64 if x.dtype == bool else x.dtype)
+        y = empty_array(shape, x.dtype if x.dtype in FLOATS else np.int64)
         run(np.mean if self.name == "mean" else np.sum, x, axes, None, y, self.keepdims)
         return y
 
@@ -888,13 +907,14 @@ class Cat(Op):
                 raise ValueError(f"cat: shapes {xs[0].shape} and {x.shape} differ beyond axis {axis}")
             self.places.append((slice(None),) * axis + (slice(start, start + x.shape[axis]),))
             start += x.shape[axis]
-        y = empty_array((*xs[0].shape[:axis], start, *xs[0].shape[axis + 1:]), np.result_type(*[x.dtype for x in xs]))
+        dtype = functools.reduce(common_dtype, [x.dtype for x in xs])
+        y = empty_array((*xs[0].shape[:axis], start, *xs[0].shape[axis + 1:]), dtype)
         for x, place in zip(xs, self.places):
             run(np.copyto, y[place], x)
         return y
 
     def backward(self, g, y, *xs):
-        return [g[place] for place in self.places]
+        return [cast(g[place], x.dtype) if need else None for place, x, need in zip(self.places, xs, self.needs)]
 
 
 def broadcast_shape(name, a, b):
@@ -1214,7 +1234,7 @@ def expand(self, *shape):
     shape = tuple(self.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(shape))
     if broadcast_shape("expand", self.shape, shape) != shape:
         raise ValueError(f"expand: {self.shape} does not broadcast to {shape}")
-    return Move("expand", lambda x: np.broadcast_to(x, shape), lambda g, x: unbroadcast(g, x.shape))(self)
+    return Move("expand", lambda x: np.broadcast_to(x, shape), lambda g, x: unbroadcast(g, x))(self)
 
 
 def changeable(name, x):

@@ -427,7 +427,7 @@ def avg_pool2d_backward(dx, g, kh, kw, stride_h, stride_w, pad_h, pad_w, parts):
 
 @jit
 def squares(x, mean):
-    s = x[0] * 0
+    s = x.dtype.type(0)
     for i in range(x.size):
         d = x[i] - mean
         s += d * d
@@ -472,7 +472,7 @@ def batch_norm(y, x, mean, variance, weight, bias, eps, parts):
 
 @jit
 def products_with(g, x, mean):
-    s = x[0] * 0
+    s = x.dtype.type(0)
     for i in range(x.size):
         s += g[i] * (x[i] - mean)
     return s

@@ -202,3 +202,24 @@ def test_changes_in_place_are_replayed():
         return [[part.tolist() for part in step(tinynet.tensor([i, -i + 1.0]))] for i in range(5)]
 
     assert run(True) == run(False)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"need_weights": False}, {"need_weights": False, "is_causal": True}])
+def test_a_replay_reads_its_masks_and_indices_anew(settings, fused):
+    attention, q, table = nn.MultiheadAttention(4, 2), randn(3, 2, 4), randn(5, 3)
+
+    def step(padding, scores, indices, many):
+        y, weights = attention(q, q, q, padding, attn_mask=scores, **settings)
+        z = nn.functional.scaled_dot_product_attention(many, many, many, scores == 0.0)
+        return y, weights, nn.functional.embedding(indices, table), z
+
+    replayed = capture(step)
+    with contextlib.nullcontext() if fused else textbook():
+        for i, padding in enumerate(([[False] * 3, [False, False, True]], [[True, False, False], [False] * 3],
+                                     [[False, True, True], [True] * 3])):
+            inputs = [np.array(padding), np.eye(3, dtype=np.float32) * i, np.array([i, 4 - i], np.int32),
+                      randn(1, 2, 2, 3, 4)]
+            for ours, expected in zip(replayed(*inputs), step(*map(tinynet.tensor, inputs))):
+                if expected is not None:
+                    assert np.allclose(ours.data, expected.data, rtol=1e-5, atol=1e-6)

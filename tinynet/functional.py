@@ -768,7 +768,7 @@ class Attention(Op):
 
     def forward(self, q, k, v):
         q, k, v = self.four(q), self.four(k), self.four(v)
-        self.mask = mask_for(self.allowed, q, k)
+        self.mask = mask_for(self.allowed, q, k, self.shape)
         y = empty_array((*q.shape[:-1], v.shape[-1]), q.dtype)
         self.lse = empty_array(q.shape[:-1], q.dtype)
         run(kernels.attention.attention, y, self.lse, q, k, v, self.mask, self.causal, self.scale)
@@ -800,12 +800,15 @@ def attention_fits(name, q, k, v):
                          f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}")
 
 
-def mask_for(allowed, q, k):
-    """The scores to add, (batch, heads, queries, keys): 0 and -∞ for a mask of bools; empty where there is none."""
+def mask_for(allowed, q, k, lead):
+    """The scores to add, (batch, heads, queries, keys): 0 and -∞ for a mask of bools; empty where there is none.
+    `lead` are the axes of the mask before the last two."""
     if allowed is None:
         return np.zeros((0, 0, 0, 0), q.dtype)
     mask = empty_array(allowed.shape, q.dtype)
     run(write_mask, mask, allowed)
+    if len(lead) > 2:
+        mask = contiguous(np.broadcast_to(mask, (*lead, *mask.shape[-2:]))).reshape(1, -1, *mask.shape[-2:])
     return np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))
 
 
@@ -823,18 +826,33 @@ def choose(condition, a, b):
 def attention_weights(q, k, allowed=None, causal=False, scale=1.0):
     """softmax(QKᵀ · scale + mask), (…, queries, keys); a query that may attend to nothing has weights 0."""
     scores = q @ k.swapaxes(-1, -2) * scale
-    mask = np.ones(scores.shape[-2:], bool)
+    if allowed is not None and allowed.dtype != bool:
+        added, mask = empty_array(allowed.shape, scores.dtype if isinstance(scores, Tensor) else float), allowed
+        allowed = empty_array(mask.shape, bool)
+        run(np.not_equal, mask, -np.inf, allowed)
+        run(write_finite, added, mask)
+        scores = scores + (Tensor(added) if isinstance(scores, Tensor) else added)
+    if allowed is None and not causal:
+        return softmax(scores, -1)
+    seen, some = empty_array(scores.shape, bool), empty_array((*scores.shape[:-1], 1), bool)
+    run(write_seen, seen, some, allowed, causal)
+    weights = softmax(choose(seen, scores, -np.inf) if mode.plan is not None or not seen.all() else scores, -1)
+    if mode.plan is None and some.all():
+        return weights
+    return weights * (Tensor(cast(some, weights.dtype)) if isinstance(weights, Tensor) else some.astype(float))
+
+
+def write_finite(added, mask):
+    added[...] = np.where(mask == -np.inf, 0.0, mask)
+
+
+def write_seen(seen, some, allowed, causal):
+    """seen: where a query sees a key, or where it sees none at all; some: whether it sees any."""
+    seen[...] = True if allowed is None else allowed
     if causal:
-        mask = np.tril(mask)
-    if allowed is not None and allowed.dtype == bool:
-        mask = mask & allowed
-    elif allowed is not None:
-        scores = scores + allowed if not isinstance(scores, Tensor) else scores + Tensor(allowed.astype(scores.dtype))
-    mask = np.broadcast_to(mask, scores.shape)
-    some = mask.any(-1, keepdims=True)
-    weights = softmax(choose(mask | ~some, scores, -np.inf) if not mask.all() else scores, -1)
-    return weights if some.all() else weights * (Tensor(some.astype(weights.dtype)) if isinstance(weights, Tensor)
-                                                 else some.astype(float))
+        np.logical_and(seen, np.tril(np.ones(seen.shape[-2:], bool)), out=seen)
+    np.any(seen, -1, keepdims=True, out=some)
+    np.logical_or(seen, ~some, out=seen)
 
 
 @fused_by(Attention)
@@ -866,11 +884,9 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
         if allowed.ndim < 2 or allowed.shape[-2:] != wanted[-2:] or allowed.ndim > len(wanted) or any(
                 m not in (1, n) for m, n in zip(allowed.shape[::-1], wanted[::-1])):
             raise ValueError(f"{name}: the mask has shape {allowed.shape}, expected one that broadcasts to {wanted}")
-        if q.ndim > 4 or q.ndim == 3:
-            allowed = np.broadcast_to(allowed, wanted).reshape(-1, *wanted[-2:])
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if dropout_p:
-        return dropout(attention_weights(q, k, allowed if q.ndim == 4 else attn_mask, is_causal, scale), dropout_p) @ v
+        return dropout(attention_weights(q, k, allowed, is_causal, scale), dropout_p) @ v
     return attend(q, k, v, allowed, is_causal, scale)
 
 
@@ -895,7 +911,7 @@ class SelfAttention(Attention):
     def forward(self, qkv):
         qkv = self.qkv = contiguous(qkv)
         q, k, v = self.parts(qkv)
-        self.mask, self.lse = mask_for(self.allowed, q, k), empty_array(q.shape[:-1], q.dtype)
+        self.mask, self.lse = mask_for(self.allowed, q, k, q.shape[:2]), empty_array(q.shape[:-1], q.dtype)
         y = empty_array((*qkv.shape[:2], qkv.shape[2] // 3), qkv.dtype)
         run(kernels.attention.attention, self.merged(y), self.lse, q, k, v, self.mask, self.causal, self.scale)
         return y

@@ -1,13 +1,15 @@
 """Attention, the transformer, and a GPT (Vaswani et al., 2017; Radford et al., 2018)."""
 
+import functools
 import math
 
 import numpy as np
 
 from .. import functional as F
 from ..graph import no_grad
+from ..kernels import run
 from ..refusals import refusing
-from ..tensors import Generator, Tensor, cat, unrecorded
+from ..tensors import Generator, Tensor, cat, contiguous, empty_array, unrecorded
 from .feedforward import Dropout, Embedding, LayerNorm, Linear, features, sizes
 from .module import Module, ModuleList, Parameter, is_values, uniform
 
@@ -79,7 +81,8 @@ class MultiheadAttention(Module):
             mask = plain_array(attn_mask)
             if mask.shape[-2:] != wanted or mask.ndim not in (2, 3):
                 raise ValueError(f"MultiheadAttention: attn_mask has shape {mask.shape}, expected {wanted}")
-            masks.append(mask.reshape(len(query), self.num_heads, *wanted) if mask.ndim == 3 else mask[None, None])
+            masks.append(mask[None, None] if mask.ndim == 2 else
+                         contiguous(mask).reshape(len(query), self.num_heads, *wanted))
         if key_padding_mask is not None:
             mask = plain_array(key_padding_mask)
             if mask.shape != (len(key), wanted[1]):
@@ -88,11 +91,18 @@ class MultiheadAttention(Module):
             masks.append(mask[:, None, None, :])
         if not masks:
             return None
-        if all(mask.dtype == bool for mask in masks):
-            return np.broadcast_to(~np.logical_or.reduce(np.broadcast_arrays(*masks)),
-                                   np.broadcast_shapes(*[m.shape for m in masks], (1, 1, *wanted)))
-        scores = sum(np.where(mask, -np.inf, 0.0) if mask.dtype == bool else mask for mask in masks)
-        return np.broadcast_to(scores, np.broadcast_shapes(scores.shape, (1, 1, *wanted)))
+        allowed = empty_array(np.broadcast_shapes(*[m.shape for m in masks], (1, 1, *wanted)),
+                              bool if all(mask.dtype == bool for mask in masks) else float)
+        run(write_allowed, allowed, *masks)
+        return allowed
+
+
+def write_allowed(allowed, *masks):
+    """True where no mask is True; or the sum of the masks, -∞ where one of bools is True."""
+    if allowed.dtype == bool:
+        allowed[...] = ~functools.reduce(np.logical_or, masks)
+    else:
+        allowed[...] = sum(np.where(mask, -np.inf, 0.0) if mask.dtype == bool else mask for mask in masks)
 
 
 def plain_array(mask):

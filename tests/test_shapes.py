@@ -165,7 +165,7 @@ def fault(got, error, expected, refused, may_refuse):
     return None
 
 
-def faults(memory, function, arguments, reference, kinds=(np.float64,)):
+def faults(memory, function, arguments, reference, kinds=(np.float64, np.int64)):
     """All that goes wrong when one argument at a time is another."""
     found = []
 
@@ -185,7 +185,7 @@ def faults(memory, function, arguments, reference, kinds=(np.float64,)):
     call("the right call", arguments, False)
     for dtype in kinds:
         call(f"all {dtype.__name__}", [a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
-                                       for a in arguments], False)
+                                       for a in arguments], dtype is np.int64)
     for i, a in enumerate(arguments):
         if isinstance(a, np.ndarray):
             for what, array in wrong(a):
@@ -209,6 +209,9 @@ FUSED = {
     "log_softmax of the middle": (lambda x: F.log_softmax(x, 1), normal(3, 4, 2)),
     "logsumexp": (lambda x: F.logsumexp(x, 1), normal(3, 4)),
     "gelu": (lambda x: F.gelu(x, "tanh"), normal(3, 4)),
+    **{f"linear, {name}": (lambda x, w, b, name=name: F.linear(x, w, b, name), normal(2, 3, 4), normal(5, 4), normal(5))
+       for name in (None, "relu", "gelu")},
+    "linear without bias": (F.linear, normal(3, 4), normal(5, 4)),
     "embedding": (lambda w, i: F.embedding(i, w), normal(4, 3), INDICES),
     "dropout": (lambda x: F.dropout(x, 0.4), normal(3, 4)),
     "layer_norm": (lambda x, w, b: F.layer_norm(x, 4, w, b), normal(2, 3, 4), normal(4), normal(4)),

@@ -258,9 +258,9 @@ class Linear(Op):
         self.activation = activation
         inputs = (x, weight) if bias is None else (x, weight, bias)
         a, w = x._data, weight._data
-        if (a.dtype != w.dtype or a.shape[-1:] != w.shape[1:]
+        if (a.dtype != w.dtype or a.dtype not in FLOATS or a.shape[-1:] != w.shape[1:]
                 or bias is not None and (bias._data.shape != w.shape[:1] or bias._data.dtype != w.dtype)):
-            raise ValueError("linear: expected x (…, in), weight (out, in) and bias (out) of one dtype, got "
+            raise ValueError("linear: expected x (…, in), weight (out, in) and bias (out) of one float dtype, got "
                              + ", ".join(map(shown, inputs)))
         return inputs
 
@@ -614,7 +614,7 @@ def of_classes(name, input, target, reduction, ignore_index):
     if input.ndim == 1 and target.ndim == 0:
         input, target = input.reshape(1, -1), target.reshape(1)
         reduction = "sum" if reduction == "none" else reduction
-    if input.ndim != 2 or target.ndim != 1 or len(input) != len(target):
+    if input.ndim != 2 or target.ndim != 1 or len(input) != len(target) or not input.shape[1]:
         raise ValueError(f"{name}: expected input (n, classes) and target (n), got {tuple(input.shape)} and "
                          f"{target.shape}")
     if reduction == "mean" and not len(target):

@@ -43,7 +43,7 @@ def refusing(thing, name=None):
     if isinstance(thing, type):
         for attribute, function in list(vars(thing).items()):
             public = attribute in SPECIAL or attribute[0] != "_" and attribute not in INNER
-            if public and isinstance(function, FunctionType):
+            if public and isinstance(function, FunctionType) and not hasattr(function, "refuses"):
                 setattr(thing, attribute, refusing(function, "" if attribute in SPECIAL else f".{attribute}"))
         return thing
 
@@ -51,17 +51,22 @@ def refusing(thing, name=None):
     def function(*args, **options):
         try:
             return thing(*args, **options)
-        except PASSED_ON:
-            raise
         except Exception as error:
-            owned = name is not None and bool(args)
-            called = type(args[0]).__name__ + name if owned else name or thing.__name__
-            said = refusal(called, thing, args, options, error)
-            if said is None:
-                raise
-            raise said from error
+            refuse(error, thing, name, args, options)
 
     return function
+
+
+def refuse(error, thing, name, args, options):
+    """What `refusing` does with an error; for functions that do it themselves, whose attribute `refuses` says so."""
+    if isinstance(error, PASSED_ON):
+        raise error
+    owned = name is not None and bool(args)
+    called = type(args[0]).__name__ + name if owned else name or thing.__name__
+    said = refusal(called, thing, args, options, error)
+    if said is None:
+        raise error
+    raise said from error
 
 
 INNER = ("forward", "accept", "flatten")  # called by a method that refuses for them

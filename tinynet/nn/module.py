@@ -8,7 +8,7 @@ optimiser are the same lines for both.
 import numpy as np
 
 from ..graph import Scope, mode
-from ..refusals import refusing, shown
+from ..refusals import refuse, refusing, shown
 from ..tensors import FLOATS, Generator, Tensor, as_dtype, tensor
 from ..value import Value
 
@@ -62,6 +62,8 @@ class Module:
             plan.assumes(self, "training", self.training)
         try:
             output = self.forward(*inputs, **options)
+        except Exception as error:
+            refuse(error, Module.__call__, "", (self, *inputs), options)
         finally:
             mode.scope = outer
         if inputs:
@@ -69,6 +71,8 @@ class Module:
             scope.input_shape = x._data.shape if type(x) is Tensor else shape_of(x)
         scope.output_shape = output._data.shape if type(output) is Tensor else shape_of(output)
         return output
+
+    __call__.refuses = True
 
     # ------------------------------------------------------------------------------------------- what it is made of
 

@@ -70,6 +70,10 @@ def step(x):
     return max(x.strides[0] // x.itemsize, x.shape[1], 1)
 
 
+# Numba compiles a function anew for each literal that it is called with, and for each type of `part`; not for these.
+YES, NO, whole = np.bool_(True), np.bool_(False), np.int64
+
+
 @jit
 def share_of_product(c, a, b, ta, tb, part, parts):
     """One part of C = A B, whose longer side is split."""
@@ -87,7 +91,7 @@ def product(c, a, b, ta, tb, parts):
     """C = A B, shared among the threads. a holds A by rows, or Aᵀ where `ta`; b likewise."""
     before = alone(1)
     for part in prange(parts):
-        share_of_product(c, a, b, ta, tb, part, parts)
+        share_of_product(c, a, b, ta, tb, whole(part), parts)
     alone(before)
 
 
@@ -187,7 +191,7 @@ def layer_kernel(y, z, x, w, b, parts):
     """z = x wᵀ + b; y = f(z)"""
     before = alone(1)
     for part in prange(parts):
-        share_of_product(z, x, w, False, True, part, parts)
+        share_of_product(z, x, w, NO, YES, whole(part), parts)
     alone(before)
     if parts > 1 and y.size > ENOUGH:
         for part in prange(parts):
@@ -235,9 +239,9 @@ def layer_backward_together(dx, dw, db, z, x, w, parts):
     before = alone(1)
     for part in prange(parts):
         if dx is not None:
-            share_of_product(dx, z, w, False, False, part, parts)
+            share_of_product(dx, z, w, NO, NO, whole(part), parts)
         if dw is not None:
-            share_of_product(dw, z, x, True, False, part, parts)
+            share_of_product(dw, z, x, YES, NO, whole(part), parts)
         if db is not None:
             lo, hi = span(z.shape[0], part, parts)
             add_rows(sums[part], z[lo:hi])

@@ -378,12 +378,12 @@ products = {name: types.ExternalFunction(f"tinynet_panels_{name}", kind) for nam
 def prepare(name):
     """Compile the product for one type, as a function in C's manner: kernels that call it need not be compiled together
     with it. To be called before such kernels are."""
-    n, one = 64 // np.dtype(name).itemsize, np.dtype(name).type(1)
+    n, one, one_apart = 64 // np.dtype(name).itemsize, np.dtype(name).type(1), np.int64(1)
 
     def multiply(c, a, b, m, width, k, ta, tb, alpha, beta, lda, ldb, ldc):
-        if width == 1 and matrix_by_vector(c, ldc, a, lda, ta, m, b, 1 if tb else ldb, k, alpha, beta, n):
+        if width == 1 and matrix_by_vector(c, ldc, a, lda, ta != 0, m, b, 1 if tb else ldb, k, alpha, beta, n):
             return
-        if m == 1 and matrix_by_vector(c, 1, b, ldb, not tb, width, a, lda if ta else 1, k, alpha, beta, n):
+        if m == 1 and matrix_by_vector(c, one_apart, b, ldb, tb == 0, width, a, lda if ta else 1, k, alpha, beta, n):
             return
         left = right = 0  # the sizes of the copies, whole vectors more than they need
         if m * k > SMALL and width > 2 * n:

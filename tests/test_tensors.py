@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 import tinynet
-from tinynet import Tensor, cat, gradcheck, stack, tensor, where
+from tinynet import Tensor, cat, gradcheck, optim, stack, tensor, tensors, where
 from tinynet.value import RULES
 
 rng = np.random.default_rng(0)
@@ -286,3 +286,36 @@ def test_grad_of_tensors():
     g, = tinynet.grad((x * x).sum(), [x])
     np.testing.assert_allclose(g, 2 * x.data)
     assert x.grad is None
+
+
+# ------------------------------------------------------------------------------ what changes between there and back
+
+def test_a_gradient_of_what_was_changed_since_is_refused():
+    w, a = tensor([1.0, 2.0], requires_grad=True), tensor([3.0, 4.0])
+
+    def add_under_no_grad():
+        with tinynet.no_grad():
+            w.add_(1)
+
+    for name, change in (("1", lambda: a.add_(1)), ("1", lambda: a.detach()[1:].zero_()), ("0", add_under_no_grad),
+                         ("0", optim.SGD([w], lr=0.1).step)):
+        w.zero_grad()
+        y = (w * a).sum()
+        y.backward()
+        y.backward()  # nothing has changed
+        change()
+        with pytest.raises(ValueError, match=rf"input {name} of \* was changed after it was used"):
+            y.backward()
+        w.zero_grad()
+        (w * a).sum().backward()
+        assert w.grad.tolist() == a.tolist()
+
+
+def test_what_was_changed_is_forgotten_with_its_memory():
+    before = len(tensors.changes.last)
+    a = tensor([3.0, 4.0])
+    a += 1
+    a[:1] = 2
+    assert len(tensors.changes.last) == before + 1
+    del a
+    assert len(tensors.changes.last) == before

@@ -21,7 +21,7 @@ from . import kernels
 from .graph import mode
 from .kernels import run, updates
 from .refusals import refusing
-from .tensors import Tensor, copied, forget_gradient
+from .tensors import Tensor, changes, copied, forget_gradient
 from .value import Value
 
 
@@ -66,7 +66,8 @@ class Optimizer:
             self.param_groups.append(group)
         self.settings = settings
         self.state = {}  # of each parameter: its Clock, then its state, floats or arrays of one axis
-        self.loads = 0
+        self.loads = self.stepped = 0
+        changes.optimizers.add(self)
 
     def zero_grad(self, set_to_none=True):
         """Forget the gradients of all parameters."""
@@ -106,6 +107,7 @@ class Optimizer:
             for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
                 if p in self.state and self.state[p][0] in ticked:
                     self.state[p][0] = Clock(self.terms, group, self.state[p][0].t - 1)
+        changes.note_step(self)
 
     def state_dict(self):
         """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their number, as in PyTorch."""

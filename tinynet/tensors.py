@@ -22,11 +22,12 @@ import operator
 import os
 import sys
 import threading
+import weakref
 
 import numpy as np
 
 from . import kernels
-from .graph import WATCHED, Scope, blame, chain_rule, mode, no_grad, topological  # noqa: F401  (for readers below)
+from .graph import WATCHED, Scope, blame, chain_rule, mode, no_grad, place, topological  # noqa: F401  (for below)
 from .kernels import run
 from .refusals import refusing, shown
 from .value import RULES, Value
@@ -94,7 +95,7 @@ class Op:
         if recording:
             if recording is WATCHED:
                 run(watch, self.name, y.scope, y._data, [x._data for x in inputs])
-            self.needs = [*map(needs_of, inputs)]
+            self.needs, self.made = [*map(needs_of, inputs)], changes.count
             if True in self.needs:
                 y.requires_grad, y.op, y.inputs = True, self, inputs
                 return y
@@ -103,6 +104,43 @@ class Op:
 
     def shares(self, g, y, *xs):
         return self.backward(g, y._data, *map(data_of, xs))
+
+
+class Changes:
+    """What was changed in place, and when: a gradient may need numbers as they were on the way forward."""
+
+    def __init__(self):
+        self.count = 0  # of changes so far
+        self.last = {}  # id of an array that owns memory: (the number of its last change, a reference that forgets it)
+        self.optimizers = weakref.WeakSet()  # each has the number of its last step
+
+    def note(self, array):
+        owner = owner_of(array)
+        key, self.count = id(owner), self.count + 1
+        self.last[key] = self.count, weakref.ref(owner, lambda _: self.last.pop(key, None))
+
+    def note_step(self, optimizer):
+        self.count = optimizer.stepped = self.count + 1
+
+    def check(self, y):
+        """ValueError where y, or one of its inputs, is not what it was when y was computed."""
+        made = y.op.made
+        for i, x in enumerate((y, *y.inputs)):
+            when, _ = self.last.get(id(owner_of(x._data)), (0, None))
+            if when > made or any(o.stepped > made and x in o.state for o in self.optimizers):
+                what = f"input {i - 1}" if i else "the result"
+                raise ValueError(f"backward: {what} of {y.op.name}{place(y.scope)} was changed after it was used, and "
+                                 "the gradient would be wrong; compute the loss again, or change a clone()")
+
+
+def owner_of(array):
+    """The array whose memory it is, of which others may be views."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+changes = Changes()
 
 
 def kind(array):
@@ -409,6 +447,8 @@ class Tensor:
         for node, g in self.gradients(gradient=gradient):
             if given is None:
                 given = {id(g)}  # the seed is the caller's
+            if node.inputs and node.op.made != changes.count:
+                changes.check(node)
             if node.requires_grad and (not node.inputs or node.retains):
                 receive(node, g, given)
 
@@ -459,6 +499,7 @@ class Tensor:
             run(np.copyto, part(self._data, key), value)
         else:
             run(put, self._data, key, value)
+        changes.note(self._data)
 
 
 new = Tensor.__new__
@@ -909,12 +950,12 @@ class Cat(Op):
             start += x.shape[axis]
         dtype = functools.reduce(common_dtype, [x.dtype for x in xs])
         y = empty_array((*xs[0].shape[:axis], start, *xs[0].shape[axis + 1:]), dtype)
-        for x, place in zip(xs, self.places):
-            run(np.copyto, y[place], x)
+        for x, there in zip(xs, self.places):
+            run(np.copyto, y[there], x)
         return y
 
     def backward(self, g, y, *xs):
-        return [cast(g[place], x.dtype) if need else None for place, x, need in zip(self.places, xs, self.needs)]
+        return [cast(g[there], x.dtype) if need else None for there, x, need in zip(self.places, xs, self.needs)]
 
 
 def broadcast_shape(name, a, b):
@@ -1265,6 +1306,7 @@ def in_place(symbol, ufunc):
         if not np.can_cast(ufunc.resolve_dtypes((x.dtype, y.dtype, None))[2], x.dtype, "same_kind"):
             raise TypeError(f"{name}: the result is no {x.dtype}; convert the tensor with .float()")
         run(ufunc, x, y, x)
+        changes.note(x)
         return self
     return described(method, name)
 
@@ -1281,6 +1323,7 @@ def changing(name):
                 raise ValueError(f"{name}: a tensor that takes gradients would lose them here; write x = x + y, or "
                                  "detach it")
         run(applied, change, self._data, [plain(x) for x in args], {key: plain(x) for key, x in options.items()})
+        changes.note(self._data)
         return self
     return method
 

@@ -124,7 +124,7 @@ JUNK = [
     lambda: np.zeros((1,) * 40), lambda: np.array([None, 1], object), lambda: np.array(["a", "b"]),
     lambda: np.array([1 + 2j]), lambda: np.array([np.nan, np.inf]), lambda: np.array(["2020-01-01"], "M8[D]"),
     lambda: np.zeros((2, 3), np.float16), lambda: np.arange(6, dtype=np.uint8).reshape(2, 3),
-    lambda: np.broadcast_to(np.float32(1), (10**6, 10**6)), lambda: np.zeros(3, [("a", "f4")]), lambda: normal(2, 3, 4),
+    lambda: np.broadcast_to(np.float32(1), (40000, 40000)), lambda: np.zeros(3, [("a", "f4")]), lambda: normal(2, 3, 4),
     lambda: normal(3), lambda: Value(1.0), lambda: Value(float("nan")), lambda: [Value(1.0), 2.0], lambda: values(2, 3),
     lambda: values(0), lambda: tinynet.tensor(1.5), lambda: tinynet.tensor([float("nan"), 1.0]),
     lambda: tinynet.zeros(0),
@@ -613,7 +613,7 @@ def attempt(target, args, options, note):
             if hasattr(result, "__next__"):
                 result = [next(result) for _ in range(1)]
         signal.setitimer(signal.ITIMER_PROF, 0)
-        if finite and holds_nan(result):
+        if finite and holds_nan(result) and "ignore_index" not in options:  # the mean of no loss is 0 / 0
             return text, "a nan from finite numbers", "nan"
     except (TypeError, ValueError, IndexError, OSError) as error:
         signal.setitimer(signal.ITIMER_PROF, 0)

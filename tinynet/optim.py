@@ -342,7 +342,7 @@ class StepLR(Schedule):
     def __init__(self, optimizer, step_size, gamma=0.1, last_epoch=-1):
         if not isinstance(step_size, int) or step_size < 1:
             raise ValueError(f"StepLR: step_size is a whole number from 1 on, got {step_size!r}")
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size, self.gamma = step_size, 0.0 + gamma  # powers of whole numbers have no end
         super().__init__(optimizer, last_epoch)
 
     def rate(self, initial):

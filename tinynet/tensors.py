@@ -230,11 +230,11 @@ class Numbers(np.ndarray):
 
     def normal_(self, mean=0.0, std=1.0):
         """Fill with normal numbers."""
-        return self.copy_(Generator.stream.normal(mean, std, self.shape))
+        return self.copy_(Generator.stream.normal(float(mean), float(std), self.shape))
 
     def uniform_(self, low=0.0, high=1.0):
         """Fill with uniform numbers from [low, high)."""
-        return self.copy_(Generator.stream.uniform(low, high, self.shape))
+        return self.copy_(Generator.stream.uniform(float(low), float(high), self.shape))
 
 
 class Tensor:

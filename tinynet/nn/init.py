@@ -53,7 +53,7 @@ def normal_(tensor, mean=0.0, std=1.0):
     >>> 0.018 < layer.weight.std().item() < 0.022
     True
     """
-    return begin("normal_", tensor, lambda shape: Generator.stream.normal(mean, std, shape))
+    return begin("normal_", tensor, lambda shape: Generator.stream.normal(float(mean), float(std), shape))
 
 
 @refusing

@@ -14,6 +14,14 @@ from tinynet.datasets import moons, spiral
 from tinynet.train import EarlyStopping, History, accuracy
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as in a terminal: a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def problem(n=70, batch_size=16, seed=0, **options):
     """A model, its loader (with a smaller last batch), a loss and an optimiser."""
     manual_seed(seed)

@@ -447,7 +447,7 @@ class Tensor:
         for node, g in self.gradients(gradient=gradient):
             if given is None:
                 given = {id(g)}  # the seed is the caller's
-            if node.inputs and node.op.made != changes.count:
+            if node.inputs and getattr(node.op, "made", changes.count) != changes.count:
                 changes.check(node)
             if node.requires_grad and (not node.inputs or node.retains):
                 receive(node, g, given)

@@ -91,13 +91,15 @@ def numbers(x):
 
 def elementwise(name):
     """A row of the page of calculus as a function of a Value, a Tensor, or an array of Values."""
-    through = np.frompyfunc(getattr(Value, name), 1, 1)
+    of_values, of_a_tensor = np.frompyfunc(getattr(Value, name), 1, 1), getattr(Tensor, name)
 
     def function(x):
-        if isinstance(x, (Value, Tensor)):
+        if isinstance(x, Tensor):
+            return of_a_tensor(x)
+        if isinstance(x, Value):
             return getattr(x, name)()
         array = np.asarray(x)
-        return through(as_values(array)) if array.dtype == object else getattr(Tensor(x), name)()
+        return of_values(as_values(array)) if array.dtype == object else of_a_tensor(Tensor(x))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{name} of every element: a row of the page of calculus (value.py)."
@@ -736,14 +738,13 @@ def same_shapes(name, input, target, reduction):
     input = arrays_of_values(input)
     float_numbers(name, input)
     if isinstance(input, Tensor):
-        if isinstance(target, Tensor) and target.dtype != input.dtype:
-            target = target.to(input.dtype)
-        target = target if isinstance(target, Tensor) else beside(target, input)
+        target = target.to(input.dtype) if isinstance(target, Tensor) else beside(target, input)
     else:
         target = np.asarray(target._data if isinstance(target, Tensor) else target)
-    if input.shape != target.shape:
-        raise ValueError(f"{name}: input has shape {input.shape} and target {target.shape}; they must be the same")
-    if reduction == "mean" and 0 in input.shape:
+    shape = input.shape
+    if shape != target.shape:
+        raise ValueError(f"{name}: input has shape {shape} and target {target.shape}; they must be the same")
+    if reduction == "mean" and 0 in shape:
         raise ValueError(f"{name}: the batch is empty, there is nothing to average")
     return input, target
 

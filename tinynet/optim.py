@@ -21,7 +21,7 @@ from . import kernels
 from .graph import mode
 from .kernels import run, updates
 from .refusals import refusing
-from .tensors import Tensor, changes, copied, forget_gradient
+from .tensors import Tensor, changes, copied
 from .value import Value
 
 
@@ -73,7 +73,10 @@ class Optimizer:
         """Forget the gradients of all parameters."""
         for group in self.param_groups:
             for p in group["params"]:
-                forget_gradient(p) if isinstance(p, Tensor) else p.zero_grad()
+                if isinstance(p, Tensor) and mode.plan is None:
+                    p._grad = None
+                else:
+                    p.zero_grad()
 
     def step(self):
         """Update every parameter that has a gradient."""

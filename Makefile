@@ -11,7 +11,7 @@ demo: .venv/demos
 	$(BIN)/python demos/$(or $(LESSON),*_digits.py)
 
 test: .venv/test
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term
 
 bench: .venv/bench
 	$(BIN)/python -m tests.bench

@@ -396,8 +396,7 @@ def dropout(x, p=0.5, training=True):
     """Each element is zero with probability p, else divided by 1 - p (Srivastava et al., 2014); x itself in eval."""
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout: p is a probability below 1, got {p}")
-    if isinstance(x, Tensor) and x.dtype not in FLOATS:
-        raise TypeError(f"dropout: expected float numbers, got {x.dtype}")
+    float_numbers("dropout", x)
     return drop(arrays_of_values(x), p) if training and p else x
 
 

@@ -73,10 +73,7 @@ class Optimizer:
         """Forget the gradients of all parameters."""
         for group in self.param_groups:
             for p in group["params"]:
-                if isinstance(p, Tensor) and mode.plan is None:
-                    p._grad = None
-                else:
-                    p.zero_grad()
+                p.zero_grad()
 
     def step(self):
         """Update every parameter that has a gradient."""

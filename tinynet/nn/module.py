@@ -66,10 +66,8 @@ class Module:
             refuse(error, Module.__call__, "", (self, *inputs), options)
         finally:
             mode.scope = outer
-        if inputs:
-            x = inputs[0]
-            scope.input_shape = x._data.shape if type(x) is Tensor else shape_of(x)
-        scope.output_shape = output._data.shape if type(output) is Tensor else shape_of(output)
+        scope.input_shape = shape_of(inputs[0]) if inputs else None
+        scope.output_shape = shape_of(output)
         return output
 
     __call__.refuses = True

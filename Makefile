@@ -28,7 +28,7 @@ pictures: .venv/demos
 
 # the pictures of the README; needs Chromium, which photographs the pages
 showing: .venv/test
-	$(BIN)/python -m tests.showing
+	$(BIN)/python -m tests.viz.showing
 
 # What users install, each in an environment of its own: the tour, and the tests that do without the optional packages
 # and without a system `dot`.
@@ -42,7 +42,8 @@ dist: .venv/dist
 	    (cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest tests/test_readme.py -k tour) || exit 1; \
 	done
 	cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest \
-	    $(addprefix tests/test_,$(addsuffix .py,value tensors optim data datasets train words pictures pytorch_script))
+	    tests/tensors tests/data tests/train/test_fit.py tests/viz/test_explanations.py tests/viz/test_drawings.py \
+	    $(addprefix tests/test_,$(addsuffix .py,value optim datasets pytorch_script))
 
 clean:
 	rm -rf .venv build dist pictures *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import tinynet
 from tinynet import draw, nn, optim
 from tinynet.datasets import moons
-from tinynet.films import Recorder, film
+from tinynet.viz.films import Recorder, film
 
 tinynet.manual_seed(7)
 X, y = moons(100, noise=0.1, seed=0)

@@ -14,7 +14,7 @@ import pytest
 import tinynet
 from tinynet import Value, detect_anomaly, graph, nn, no_grad, optim, tensor
 from tinynet import functional as F
-from tinynet.kernels import compiled
+from tinynet.kernels.backend import compiled
 
 ROOT = Path(__file__).parents[1]
 
@@ -277,7 +277,7 @@ def test_modes_and_plans_are_per_thread():
 
     def mine():
         inside.wait(60)
-        found = bool((Value(1.0) * 2.0).inputs), graph.mode.recording
+        found = bool((Value(1.0) * 2.0).inputs), graph.mode.grad_enabled
         done.set()
         return found
 
@@ -303,7 +303,7 @@ def script(text, **environment):
 
 PARALLEL = """
 import threading, numpy as np, tinynet
-from tinynet.kernels import compiled
+from tinynet.kernels.backend import compiled
 def work():
     x = tinynet.tensor(np.linspace(0, 1, 200_000, dtype=np.float32))
     for _ in range(50):

@@ -604,7 +604,7 @@ def attempt(target, args, options, note):
         return f"repr of an argument of {target.title}: {error!r}", "", "repr"
     note(text)
     finite = target.finite and moderate([*args, options])
-    before = graph.mode.recording, graph.mode.scope, graph.mode.plan, graph.mode.textbook
+    before = graph.mode.grad_enabled, graph.mode.scope, graph.mode.plan, graph.mode.reference
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings():
@@ -633,8 +633,8 @@ def attempt(target, args, options, note):
         return text, f"{type(error).__name__}: {error}"[:300], spot(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        after = graph.mode.recording, graph.mode.scope, graph.mode.plan, graph.mode.textbook
-        graph.mode.recording, graph.mode.scope, graph.mode.plan, graph.mode.textbook = before
+        after = graph.mode.grad_enabled, graph.mode.scope, graph.mode.plan, graph.mode.reference
+        graph.mode.grad_enabled, graph.mode.scope, graph.mode.plan, graph.mode.reference = before
     if after != before:
         return text, f"left the thread in the mode {after}", "mode"
     return None

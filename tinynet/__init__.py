@@ -22,20 +22,15 @@ HOMES = {
                "full_like empty_like rand_like randn_like manual_seed Generator cat stack where maximum minimum "
                "from_numpy float32 float64 int64 eye device",
     "functional": "logsumexp softmax log_softmax relu sigmoid tanh",
-    "methods": "exp log sqrt sin cos abs add sub mul div pow matmul mm bmm dot sum mean max min var std norm argmax "
+    "torch_names": "exp log sqrt sin cos abs add sub mul div pow matmul mm bmm dot sum mean max min var std norm argmax "
                "argmin any all reshape flatten squeeze unsqueeze transpose permute clamp round tril triu gather topk "
                "sort split chunk is_tensor numel allclose equal multinomial float double long int int32 bool "
                "FloatTensor LongTensor inference_mode cuda accelerator inf nan pi",
     "kernels": "set_num_threads get_num_threads",
-    "plan": "capture",
+    "train": "capture save load fit summary",
     "program": "compile",
-    "words": "explain",
-    "pictures": "draw",
-    "pages": "walkthrough",
-    "films": "film Recorder",
-    "checkpoints": "save load",
-    "train": "fit summary",
-    "checks": "gradcheck",
+    "viz": "explain draw walkthrough film Recorder",
+    "gradient_checks": "gradcheck",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
 

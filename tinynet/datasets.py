@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .refusals import refusing
+from .errors import refusing
 
 # ---------------------------------------------------------------------------------------------- problems in the plane
 

@@ -9,7 +9,7 @@ A node is anything with these six attributes; `Value` (one number) and `Tensor` 
     label    a name for people, "" where nobody gave one
     scope    the layer call that made it (a `Scope`), or None
 
-An operation is anything with a `name` and a method `shares(g, y, *xs)`: given the gradient g of its output y, it
+An operation is anything with a `name` and a method `vjp(g, y, *xs)`: given the gradient g of its output y, it
 returns what each input xs receives, g · ∂y/∂x, in the order of the inputs (None for "nothing").
 
 Source: reverse-mode differentiation, Linnainmaa (1970); backpropagation, Rumelhart, Hinton and Williams (1986).
@@ -19,16 +19,16 @@ import functools
 import operator
 import threading
 
-from .refusals import refusing
+from .errors import refusing
 
 
 class Mode(threading.local):
     """What the thread is doing now."""
 
-    recording = True  # results remember how they were made (see `no_grad`), and are watched (see `detect_anomaly`)
+    grad_enabled = True  # results remember how they were made (see `no_grad`), and are watched (see `detect_anomaly`)
     scope = None  # the layer call that is running, a `Scope`
-    plan = None  # the plan that a step is being captured into (see plan.py)
-    textbook = False  # tensors compute the textbook definitions instead of their fused kernels (see `textbook`)
+    plan = None  # the plan that a step is being captured into (see train/plans.py)
+    reference = False  # tensors compute the textbook definitions instead of their fused kernels (see `textbook`)
 
 
 mode = Mode()
@@ -77,16 +77,16 @@ class no_grad(switch):
     ()
     """
 
-    attribute, value = "recording", False
+    attribute, value = "grad_enabled", False
 
 
 class textbook(switch):
     """Inside `with textbook():` tensors run the textbook definitions of `functional` instead of the fused kernels."""
 
-    attribute, value = "textbook", True
+    attribute, value = "reference", True
 
 
-WATCHED = "watched"  # what `mode.recording` is inside `detect_anomaly`
+ANOMALY = "watched"  # what `mode.grad_enabled` is inside `detect_anomaly`
 
 
 class detect_anomaly(switch):
@@ -103,14 +103,14 @@ class detect_anomaly(switch):
     ValueError: detect_anomaly: * gives inf from finite numbers
     """
 
-    attribute, value = "recording", WATCHED
+    attribute, value = "grad_enabled", ANOMALY
 
     def __enter__(self):
         super().__enter__()
-        mode.recording = self.before and WATCHED
+        mode.grad_enabled = self.before and ANOMALY
 
 
-def place(scope):
+def layer_path(scope):
     """" in layers.0 (Linear)": which layer call, for a sentence; "" outside of all layers."""
     if scope is None:
         return ""
@@ -126,10 +126,10 @@ def one_line(text):
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
-def blame(name, scope, kind, where, inputs):
+def report_anomaly(name, scope, kind, where, inputs):
     """Raise the ValueError for a result of `kind` "nan" or "inf", made from `inputs`: "nan", "inf" or "finite"."""
     made = f"gives {kind}{where} from {'finite numbers' if inputs == 'finite' else f'inputs that hold {inputs}'}"
-    raise ValueError(f"detect_anomaly: {name}{place(scope)} {made}")
+    raise ValueError(f"detect_anomaly: {name}{layer_path(scope)} {made}")
 
 
 def topological(*roots):
@@ -148,13 +148,13 @@ def topological(*roots):
     return order
 
 
-def chain_rule(root, seed, add=operator.add, lift=False):
+def chain_rule(root, seed, add=operator.add, create_graph=False):
     """Yield (node, d root / d node) for each node that the root depends on, from the root back to the leaves.
 
     A node's gradient is the sum of its shares over all its uses, so it is complete when the walk arrives there. With
-    `lift` the rules are given the nodes themselves instead of their numbers: the gradients are then nodes too.
+    `create_graph` the rules are given the nodes themselves instead of their numbers: the gradients are then nodes too.
     """
-    gradients, watched = {root: seed}, mode.recording is WATCHED
+    gradients, watched = {root: seed}, mode.grad_enabled is ANOMALY
     for node in reversed(topological(root)):
         g = gradients.pop(node, None)
         if g is None:  # nothing of the root's gradient flows here
@@ -162,14 +162,14 @@ def chain_rule(root, seed, add=operator.add, lift=False):
         yield node, g
         inputs = node.inputs
         if inputs:
-            if lift:
-                shares = node.op.shares(g, node, *inputs)
+            if create_graph:
+                shares = node.op.vjp(g, node, *inputs)
             else:
-                shares = node.op.shares(g, node.data, *[x.data for x in inputs])
+                shares = node.op.vjp(g, node.data, *[x.data for x in inputs])
             for x, share in zip(inputs, shares):
                 if share is not None:
                     if watched:
-                        node._watch_share(share)
+                        node._check_vjp(share)
                     gradients[x] = add(gradients[x], share) if x in gradients else share
 
 

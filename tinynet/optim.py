@@ -18,9 +18,9 @@ import sys
 import numpy as np
 
 from . import kernels
+from .errors import refusing
 from .graph import mode
-from .kernels import run, updates
-from .refusals import refusing
+from .kernels import launch, updates
 from .tensors import Tensor, changes, copied
 from .value import Value
 
@@ -95,13 +95,13 @@ class Optimizer:
                 clock = state[0]
                 if clock not in ticked:
                     ticked.add(clock)
-                    run(clock.tick)
+                    launch(clock.tick)
                 if tensor:
                     numbers = p._data if p._data.flags.carray else in_rows(p._data)
                     launched = launched or kernel()
-                    run(launched, numbers.ravel(), g.ravel(), *state[1:], clock.h)
+                    launch(launched, numbers.ravel(), g.ravel(), *state[1:], clock.h)
                     if numbers is not p._data:
-                        run(np.copyto, p._data, numbers)
+                        launch(np.copyto, p._data, numbers)
                 else:
                     p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
             for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
@@ -305,7 +305,7 @@ class Schedule:
 
     def step(self):
         """Go on to the next epoch's learning rate (also inside a captured step)."""
-        run(self.advance)
+        launch(self.advance)
 
     def get_last_lr(self):
         return [group["lr"] for group in self.optimizer.param_groups]

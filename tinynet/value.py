@@ -12,7 +12,7 @@ Read the page of calculus first: it is all the mathematics there is. What follow
 import math
 import operator
 
-from .graph import WATCHED, blame, chain_rule, mode, place
+from .graph import ANOMALY, chain_rule, layer_path, mode, report_anomaly
 
 
 class Rule:
@@ -31,7 +31,7 @@ class Rule:
     def __repr__(self):
         return f"Rule({self.name!r})"
 
-    def shares(self, g, y, *xs):
+    def vjp(self, g, y, *xs):
         """What each operand receives of the gradient g: g · ∂y/∂x."""
         try:
             if g.__class__ is float:
@@ -152,7 +152,7 @@ class Value:
 
     def gradients(self, create_graph=False):
         """Yield (node, d self / d node) from here back to the leaves; as Values where `create_graph` is set."""
-        return chain_rule(self, Value(1.0, requires_grad=False) if create_graph else 1.0, lift=create_graph)
+        return chain_rule(self, Value(1.0, requires_grad=False) if create_graph else 1.0, create_graph=create_graph)
 
     def backward(self):
         """Fill in `grad` = d self / d node for every node that this one was made from."""
@@ -162,11 +162,11 @@ class Value:
             elif node.op is not CONSTANT:
                 node.grad += g
 
-    def _watch_share(self, share):
+    def _check_vjp(self, share):
         """See `detect_anomaly`: `share` is what the rule of this node gives to one of its inputs."""
         found, numbers = kind(float(share)), [x.data for x in self.inputs]
         if found != "finite":
-            blame(f"backward of {self.op.name}", self.scope, found, f" at {listed(numbers)}", kind(*numbers))
+            report_anomaly(f"backward of {self.op.name}", self.scope, found, f" at {listed(numbers)}", kind(*numbers))
 
     def __bool__(self):
         return self.data != 0.0
@@ -186,16 +186,16 @@ def node(rule, inputs, numbers):
     try:
         y.data = rule.value(*numbers)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{rule.name} is not defined at {listed(numbers)}{place(mode.scope)}") from None
+        raise ValueError(f"{rule.name} is not defined at {listed(numbers)}{layer_path(mode.scope)}") from None
     except OverflowError:
-        raise ValueError(f"{rule.name} is too large for a float at {listed(numbers)}{place(mode.scope)}") from None
+        raise ValueError(f"{rule.name} is too large for a float at {listed(numbers)}{layer_path(mode.scope)}") from None
     y.grad = None
     y.label = ""
     y.scope = mode.scope
-    recording = mode.recording
+    recording = mode.grad_enabled
     if recording:
         y.op, y.inputs = rule, inputs
-        if recording is WATCHED:
+        if recording is ANOMALY:
             watch(rule.name, y.scope, y.data, numbers)
     else:
         y.op, y.inputs = CONSTANT, ()
@@ -213,7 +213,7 @@ def watch(name, scope, y, numbers):
     """See `detect_anomaly`."""
     result, inputs = kind(y), kind(*numbers)
     if result == "nan" or (result == "inf" and inputs == "finite"):
-        blame(name, scope, result, "", inputs)
+        report_anomaly(name, scope, result, "", inputs)
 
 
 new = Value.__new__

@@ -1,6 +1,6 @@
 """Numba kernels: plain functions on arrays, outputs first, no allocation, no graph. Nothing here knows a Tensor.
 
-All numbers of a tensor are written through one door, `run(kernel, *arrays)`. While a plan is being captured the door
+All numbers of a tensor are written through one door, `launch(kernel, *arrays)`. While a plan is being captured the door
 notes each call, so that the whole step can be repeated later without anything of Python but these calls.
 
 Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y written; shapes are given in the files.
@@ -50,9 +50,10 @@ import importlib
 
 from ..graph import mode
 
-HOMES = {"matmul": "linear", "batched": "linear"}
-FAMILIES = ("elementwise", "linear", "rows", "attention", "convolution", "recurrent", "losses", "updates", "optimizers",
-            "blas", "compiled", "math32", "small", "vectors", "panels", "joined")
+BACKEND = ("blas", "compiled", "math32", "small", "simd", "panels", "replay")
+HOMES = {"matmul": "dense", "batched": "dense"}
+FAMILIES = ("activations", "dense", "normalization", "attention", "convolution", "recurrent", "losses", "updates",
+            "optimizers", *BACKEND)
 
 
 class Kernel:
@@ -65,7 +66,7 @@ class Kernel:
         function(*args)
 
 
-def run(kernel, *args):
+def launch(kernel, *args):
     """Call kernel(*args), and note the call where a plan is being captured. Any function that writes into its
     arguments is a kernel, NumPy's with `out` among them."""
     if isinstance(kernel, Kernel):
@@ -77,21 +78,21 @@ def run(kernel, *args):
 
 def set_num_threads(n):
     """Let kernels use n threads (ValueError where the machine, or NUMBA_NUM_THREADS, has fewer)."""
-    from . import compiled
+    from .backend import compiled
 
     compiled.set_num_threads(n)
 
 
 def get_num_threads():
     """How many threads kernels use."""
-    from . import compiled
+    from .backend import compiled
 
     return compiled.threads
 
 
 def __getattr__(name):
     if name in FAMILIES:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".backend.{name}" if name in BACKEND else f".{name}", __name__)
     if name in HOMES:
         found = globals()[name] = getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
         return found

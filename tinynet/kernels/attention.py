@@ -12,10 +12,10 @@ Arrays are (batch, heads, tokens, features); they may be views, as long as the f
 
 import numpy as np
 
-from .compiled import jit, kernel, prange, span
-from .math32 import exp_of, log_of, maximum
-from .rows import put
-from .small import ROWS, tile_row, turn
+from .backend.compiled import jit, kernel, prange, span
+from .backend.math32 import exp_of, log_of, maximum
+from .backend.small import ROWS, tile_row, turn
+from .normalization import put
 
 QUERIES, KEYS = 64, 128  # of a block: its scores take 32 KB
 COLUMNS = 16  # of queries: what no key of a row may be seen by is left out in steps of so many, a multiple of ROWS

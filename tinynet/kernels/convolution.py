@@ -15,9 +15,8 @@ weight turned round. A thread takes a few images at a time, so that they stay in
 
 import numpy as np
 
-from .compiled import jit, kernel, prange, span
-from .rows import total
-from .vectors import (
+from .backend.compiled import jit, kernel, prange, span
+from .backend.simd import (
     even,
     lane_sum,
     lanes,
@@ -33,6 +32,7 @@ from .vectors import (
     store_some,
     zero,
 )
+from .normalization import total
 
 TALL, WIDE = 4, 3  # rows and vectors of a tile of the product: its 12 sums and their factors fit into 16 registers
 TOGETHER = 4  # images whose gradients are summed up in registers

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from .compiled import jit, kernel, prange, span
-from .math32 import exp_of, log1p_of, log_of, sigmoid_of
-from .rows import minus, shifted_exponentials
+from .backend.compiled import jit, kernel, prange, span
+from .backend.math32 import exp_of, log1p_of, log_of, sigmoid_of
+from .normalization import minus, shifted_exponentials
 
 
 @jit

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from . import updates
-from .compiled import INTERPRETED, jit, kernel, prange, span
+from .backend.compiled import INTERPRETED, jit, kernel, prange, span
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # of the control register MXCSR: results and operands below the normal range count as zero

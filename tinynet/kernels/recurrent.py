@@ -16,10 +16,10 @@ import functools
 
 import numpy as np
 
-from .compiled import jit, kernel, prange, span
-from .math32 import row
-from .rows import add, put
-from .small import multiply, turn
+from .backend.compiled import jit, kernel, prange, span
+from .backend.math32 import row
+from .backend.small import multiply, turn
+from .normalization import add, put
 
 sigmoid, tanh = row("sigmoid"), row("tanh")
 sigmoid_slope, tanh_slope = row("sigmoid", 0), row("tanh", 0)

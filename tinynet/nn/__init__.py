@@ -3,7 +3,7 @@
 from . import functional, init, utils
 from .attention import GPT, MultiheadAttention, PositionalEncoding, TransformerEncoderLayer
 from .convolution import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, MaxPool2d
-from .feedforward import (
+from .dense import (
     GELU,
     MLP,
     BCELoss,

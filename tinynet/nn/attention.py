@@ -6,11 +6,11 @@ import math
 import numpy as np
 
 from .. import functional as F
+from ..errors import refusing
 from ..graph import no_grad
-from ..kernels import run
-from ..refusals import refusing
-from ..tensors import Generator, Tensor, cat, contiguous, empty_array, unrecorded
-from .feedforward import Dropout, Embedding, LayerNorm, Linear, features, sizes
+from ..kernels import launch
+from ..tensors import Generator, Tensor, cat, contiguous, empty_array, forbid_in_capture
+from .dense import Dropout, Embedding, LayerNorm, Linear, features, sizes
 from .module import Module, ModuleList, Parameter, is_values, uniform
 
 
@@ -93,7 +93,7 @@ class MultiheadAttention(Module):
             return None
         allowed = empty_array(np.broadcast_shapes(*[m.shape for m in masks], (1, 1, *wanted)),
                               bool if all(mask.dtype == bool for mask in masks) else float)
-        run(write_allowed, allowed, *masks)
+        launch(write_allowed, allowed, *masks)
         return allowed
 
 
@@ -206,7 +206,7 @@ class GPT(Module):
         likeliest. Keys and values of earlier tokens are kept and used again (until the text outgrows the context, from
         where on the last `context` tokens are read anew for every token).
         """
-        unrecorded("generate")
+        forbid_in_capture("generate")
         text = np.array(token_array(prompt))
         single = text.ndim == 1
         text = text[None] if single else text

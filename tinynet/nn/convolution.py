@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from .. import functional as F
-from ..kernels import run
-from ..refusals import refusing
+from ..errors import refusing
+from ..kernels import launch
 from ..tensors import empty_array, ones, zeros
-from .feedforward import sizes
+from .dense import sizes
 from .module import Module, Parameter, shape_of, uniform
 
 
@@ -113,10 +113,10 @@ class BatchNorm2d(Module):
             momentum, training = self.momentum, self.training or not self.track_running_stats
             if training and self.track_running_stats:
                 n = self.num_batches_tracked
-                run(np.add, n, 1, n)
+                launch(np.add, n, 1, n)
                 if momentum is None:
                     momentum = empty_array((), np.float64)
-                    run(np.divide, 1.0, n, momentum)
+                    launch(np.divide, 1.0, n, momentum)
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training, momentum,
                                 self.eps)
         except (TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ..refusals import refusing
+from ..errors import refusing
 from ..tensors import Generator, Tensor
 from .module import is_values, write
 

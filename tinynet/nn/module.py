@@ -7,8 +7,8 @@ optimiser are the same lines for both.
 
 import numpy as np
 
+from ..errors import refuse, refusing, shown
 from ..graph import Scope, mode
-from ..refusals import refuse, refusing, shown
 from ..tensors import FLOATS, Generator, Tensor, as_dtype, tensor
 from ..value import Value
 

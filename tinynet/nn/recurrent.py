@@ -9,10 +9,10 @@ import warnings
 import numpy as np
 
 from .. import functional as F
-from ..refusals import refusing
+from ..errors import refusing
 from ..tensors import zeros
 from .attention import joined
-from .feedforward import features, sizes
+from .dense import features, sizes
 from .module import Module, is_values, uniform
 
 

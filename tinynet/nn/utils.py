@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from .. import kernels
+from ..errors import refusing
 from ..graph import mode
-from ..kernels import run
-from ..refusals import refusing
+from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array
 from ..value import Value
 
@@ -36,14 +36,14 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     for i, p in enumerate(tensors):
         g = contiguous(p._grad).reshape(-1)
         if norm_type == 2:
-            run(kernels.linear.total_of_squares, sums[i:i + 1], g)
+            launch(kernels.dense.total_of_squares, sums[i:i + 1], g)
         else:
-            run(put_sum, sums[i:i + 1], g, norm_type)
+            launch(put_sum, sums[i:i + 1], g, norm_type)
     dtype = np.result_type(*[p.dtype for p in tensors]) if tensors else np.dtype(float)
     norm, factor = empty_array((), dtype), empty_array((), dtype)
-    run(put_norm, norm, factor, sums, norm_type, max_norm, error_if_nonfinite)
+    launch(put_norm, norm, factor, sums, norm_type, max_norm, error_if_nonfinite)
     for p in tensors:
-        run(np.multiply, p._grad, factor, p._grad)
+        launch(np.multiply, p._grad, factor, p._grad)
     for p in values:
         p.grad *= float(factor)
     return Tensor(norm) if tensors else Value(float(norm), requires_grad=False)
@@ -65,7 +65,7 @@ def clip_grad_value_(parameters, clip_value):
         raise ValueError(f"clip_grad_value_: clip_value is a number from 0 on, got {clip_value}")
     tensors, values = with_gradients("clip_grad_value_", parameters)
     for p in tensors:
-        run(np.clip, p._grad, -clip_value, clip_value, p._grad)
+        launch(np.clip, p._grad, -clip_value, clip_value, p._grad)
     for p in values:
         p.grad = max(-clip_value, min(clip_value, p.grad)) if p.grad == p.grad else p.grad
 

@@ -1,0 +1,131 @@
+"""Kernels that treat each element by itself: the rows of the page of calculus, dropout, copies."""
+
+import functools
+from types import FunctionType
+
+import numba
+import numpy as np
+
+from .backend.compiled import INTERPRETED, SAME_ORDER, STAMP, jit, kernel, prange, span
+from .backend.math32 import row
+
+
+def row_chunk(y, x):
+    for i in range(x.size):
+        y[i] = f(x[i])  # noqa: F821  (f is given when the chunk is compiled)
+
+
+def row_kernel(y, x, parts):
+    """y[i] = f(x[i])"""
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        chunk(y[lo:hi], x[lo:hi])  # noqa: F821
+
+
+def slope_chunk(dx, g, x, y):
+    for i in range(x.size):
+        dx[i] = g[i] * slope(x[i], y[i])  # noqa: F821
+
+
+def slope_kernel(dx, g, x, y, parts):
+    """dx[i] = g[i] · ∂y/∂x at (x[i], y[i])"""
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        chunk(dx[lo:hi], g[lo:hi], x[lo:hi], y[lo:hi])  # noqa: F821
+
+
+@functools.cache
+def unary(name):
+    """The kernel (y, x) of a row with one operand: y = f(x), all 1-D."""
+    chunk = jit(row_chunk, name=f"{name}_chunk", math=SAME_ORDER, f=row(name))
+    return kernel(row_kernel, name=name, math=SAME_ORDER, chunk=chunk)
+
+
+@functools.cache
+def unary_backward(name):
+    """The kernel (dx, g, x, y) of a row with one operand: dx = g · ∂y/∂x, all 1-D."""
+    chunk = jit(slope_chunk, name=f"{name}_backward_chunk", math=SAME_ORDER, slope=row(name, 0))
+    return kernel(slope_kernel, name=f"{name}_backward", math=SAME_ORDER, chunk=chunk)
+
+
+def share(g, a, b, y):
+    return g * slope(a, b, y)  # noqa: F821
+
+
+@functools.cache
+def binary_backward(name, i):
+    """The ufunc (g, a, b, y, out) of a row with two operands: out = g · ∂y/∂(operand i). It broadcasts."""
+    function = FunctionType(share.__code__, {"slope": row(name, i)}, f"{name}_{i}_backward")
+    function.__module__, function.__qualname__ = __name__, f"share_{name.encode().hex()}_{i}_{STAMP}"
+    if INTERPRETED:
+        ufunc = np.frompyfunc(function, 4, 1)
+        return lambda g, a, b, y, out: np.copyto(out, ufunc(g, a, b, y), casting="unsafe")
+    return numba.vectorize(["f4(f4, f4, f4, f4)", "f8(f8, f8, f8, f8)"], cache=True)(function)
+
+
+# ------------------------------------------------------------------------------------------------------------- copies
+
+@jit
+def accumulate_chunk(y, x):
+    for i in range(x.size):
+        y[i] += x[i]
+
+
+@kernel(grain=65536)
+def accumulate(y, x, parts):
+    """y[i] += x[i]"""
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        accumulate_chunk(y[lo:hi], x[lo:hi])
+
+
+@kernel(grain=65536)
+def copy(y, x, parts):
+    """y[i] = x[i]"""
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        y[lo:hi] = x[lo:hi]
+
+
+@kernel(grain=65536)
+def fill(y, number, parts):
+    """y[i] = number"""
+    for part in prange(parts):
+        lo, hi = span(y.size, part, parts)
+        y[lo:hi] = y.dtype.type(number)
+
+
+@jit
+def scale_chunk(y, x, number):
+    for i in range(x.size):
+        y[i] = x[i] * number
+
+
+@kernel(grain=65536)
+def scale(y, x, number, parts):
+    """y[i] = x[i] · number"""
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        scale_chunk(y[lo:hi], x[lo:hi], y.dtype.type(number))
+
+
+# ------------------------------------------------------------------------------------------------------------ dropout
+
+@jit
+def dropout_chunk(y, x, uniforms, p, factor):
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = x[i] * factor if uniforms[i] >= p else x[i] * zero
+
+
+@kernel
+def dropout(y, x, uniforms, p, parts):
+    """y[i] = x[i] / (1 - p) where uniforms[i] ≥ p, else 0, for 0 ≤ p ≤ 1. Srivastava et al. (2014)
+
+    The uniforms lie in [0, 1). The backward pass is the same: dropout(dx, g, uniforms, p).
+    """
+    real = y.dtype.type
+    factor = real(1.0 / (1.0 - p)) if p < 1.0 else real(0.0)
+    for part in prange(parts):
+        lo, hi = span(x.size, part, parts)
+        dropout_chunk(y[lo:hi], x[lo:hi], uniforms[lo:hi], uniforms.dtype.type(p), factor)

@@ -1,0 +1,235 @@
+"""Kernels that treat each row by itself: softmax, its logarithm, layer norm. Arrays are 2-D, rows × n."""
+
+import numpy as np
+
+from .backend.compiled import SAME_ORDER, jit, kernel, prange, span
+from .backend.math32 import exp_of, log_of, maximum
+
+
+@jit
+def largest(x):
+    """The maximum. It may overlook a NaN, which the sum of the exponentials then finds."""
+    m = x[0]
+    for i in range(1, x.size):
+        m = maximum(m, x[i])
+    return m
+
+
+@jit
+def shifted_exponentials(y, x):
+    """y = exp(x - max x); returns max x and the sum of y."""
+    m = largest(x)
+    s = x.dtype.type(0)
+    for i in range(x.size):
+        e = exp_of(x[i] - m)
+        y[i] = e
+        s += e
+    return m, s
+
+
+@jit
+def sum_of_exponentials(x, m):
+    s = x.dtype.type(0)
+    for i in range(x.size):
+        s += exp_of(x[i] - m)
+    return s
+
+
+@jit
+def dot(a, b):
+    s = a.dtype.type(0)
+    for i in range(a.size):
+        s += a[i] * b[i]
+    return s
+
+
+@jit
+def total(a):
+    s = a.dtype.type(0)
+    for i in range(a.size):
+        s += a[i]
+    return s
+
+
+@jit
+def add(y, x):
+    for i in range(x.size):
+        y[i] += x[i]
+
+
+@jit
+def put(y, x):
+    for i in range(x.size):
+        y[i] = x[i]
+
+
+@jit
+def add_rows(out, x):
+    """out[j] = Σᵢ x[i, j], row after row."""
+    out[:] = 0
+    for i in range(x.shape[0]):
+        add(out, x[i])
+
+
+@jit(math=SAME_ORDER)
+def minus(x, a, b):
+    """(x - a) - b, in this order: with a = 10⁴, a + b would lose what b has to say."""
+    return (x - a) - b
+
+
+@jit
+def softmax_rows(y, x):
+    for i in range(x.shape[0]):
+        p = y[i]
+        _, s = shifted_exponentials(p, x[i])
+        inverse = y.dtype.type(1) / s
+        for j in range(p.size):
+            p[j] *= inverse
+
+
+@kernel
+def softmax(y, x, parts):
+    """y[i, j] = exp(x[i, j]) / Σₖ exp(x[i, k]), shifted by the row's maximum so that nothing overflows."""
+    if x.size:
+        for part in prange(parts):
+            lo, hi = span(x.shape[0], part, parts)
+            softmax_rows(y[lo:hi], x[lo:hi])
+
+
+@jit
+def softmax_backward_rows(dx, g, y):
+    for i in range(y.shape[0]):
+        row, p, share = dx[i], y[i], g[i]
+        s = dot(share, p)
+        for j in range(p.size):
+            row[j] = p[j] * (share[j] - s)
+
+
+@kernel
+def softmax_backward(dx, g, y, parts):
+    """dx[i, j] = y[i, j] (g[i, j] - Σₖ g[i, k] y[i, k])"""
+    if y.size:
+        for part in prange(parts):
+            lo, hi = span(y.shape[0], part, parts)
+            softmax_backward_rows(dx[lo:hi], g[lo:hi], y[lo:hi])
+
+
+@jit
+def log_softmax_rows(y, x):
+    for i in range(x.shape[0]):
+        row, out = x[i], y[i]
+        m = largest(row)
+        shift = log_of(sum_of_exponentials(row, m))
+        for j in range(row.size):
+            out[j] = minus(row[j], m, shift)
+
+
+@kernel
+def log_softmax(y, x, parts):
+    """y[i, j] = x[i, j] - max - log Σₖ exp(x[i, k] - max)"""
+    if x.size:
+        for part in prange(parts):
+            lo, hi = span(x.shape[0], part, parts)
+            log_softmax_rows(y[lo:hi], x[lo:hi])
+
+
+@jit
+def log_softmax_backward_rows(dx, g, y):
+    for i in range(y.shape[0]):
+        row, out, share = y[i], dx[i], g[i]
+        s = total(share)
+        for j in range(row.size):
+            out[j] = share[j] - exp_of(row[j]) * s
+
+
+@kernel
+def log_softmax_backward(dx, g, y, parts):
+    """dx[i, j] = g[i, j] - exp(y[i, j]) Σₖ g[i, k]"""
+    if y.size:
+        for part in prange(parts):
+            lo, hi = span(y.shape[0], part, parts)
+            log_softmax_backward_rows(dx[lo:hi], g[lo:hi], y[lo:hi])
+
+
+# --------------------------------------------------------------------------------------------------------- layer norm
+
+@jit
+def squares(x, mean):
+    s = x.dtype.type(0)
+    for i in range(x.size):
+        d = x[i] - mean
+        s += d * d
+    return s
+
+
+@jit
+def layer_norm_rows(y, mean, rstd, x, weight, bias, eps):
+    one = x.dtype.type(1)
+    n = x.dtype.type(x.shape[1])
+    for i in range(x.shape[0]):
+        row, out = x[i], y[i]
+        mu = total(row) / n
+        r = one / np.sqrt(squares(row, mu) / n + eps)
+        mean[i], rstd[i] = mu, r
+        for j in range(row.size):
+            out[j] = (row[j] - mu) * r * weight[j] + bias[j]
+
+
+@kernel
+def layer_norm(y, mean, rstd, x, weight, bias, eps, parts):
+    """y[i, j] = (x[i, j] - mean[i]) · rstd[i] · weight[j] + bias[j], with rstd = 1 / √(variance + eps).
+
+    mean and rstd (rows,) are kept for the backward pass. Ba, Kiros and Hinton (2016).
+    """
+    if x.size:
+        for part in prange(parts):
+            lo, hi = span(x.shape[0], part, parts)
+            layer_norm_rows(y[lo:hi], mean[lo:hi], rstd[lo:hi], x[lo:hi], weight, bias, x.dtype.type(eps))
+
+
+@jit
+def layer_norm_sums(share, row, weight, mu, r):
+    """Σ g w and Σ g w x̂"""
+    a = row.dtype.type(0)
+    b = row.dtype.type(0)
+    for j in range(row.size):
+        gw = share[j] * weight[j]
+        a += gw
+        b += gw * ((row[j] - mu) * r)
+    return a, b
+
+
+@jit
+def add_product(y, share, row, mu, r):
+    for j in range(row.size):
+        y[j] += share[j] * ((row[j] - mu) * r)
+
+
+@jit
+def layer_norm_backward_rows(dx, dweight, dbias, g, x, mean, rstd, weight):
+    dweight[:] = 0
+    dbias[:] = 0
+    n = x.dtype.type(x.shape[1])
+    for i in range(x.shape[0]):
+        row, out, share, mu, r = x[i], dx[i], g[i], mean[i], rstd[i]
+        a, b = layer_norm_sums(share, row, weight, mu, r)
+        a, b = a / n, b / n
+        for j in range(row.size):
+            out[j] = r * (share[j] * weight[j] - a - ((row[j] - mu) * r) * b)
+        add_product(dweight, share, row, mu, r)
+        add(dbias, share)
+
+
+@kernel
+def layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight, parts):
+    """With x̂ = (x - mean) rstd and means over j: dx = rstd (g w - mean(g w) - x̂ mean(g w x̂)),
+    dweight = Σᵢ g x̂, dbias = Σᵢ g."""
+    n = weight.size
+    sums = np.zeros((2, parts, n), weight.dtype)
+    if x.size:
+        for part in prange(parts):
+            lo, hi = span(x.shape[0], part, parts)
+            layer_norm_backward_rows(dx[lo:hi], sums[0, part], sums[1, part], g[lo:hi], x[lo:hi], mean[lo:hi],
+                                     rstd[lo:hi], weight)
+    add_rows(dweight, sums[0])
+    add_rows(dbias, sums[1])

@@ -1,0 +1,133 @@
+"""What PyTorch also calls without a dot: tinynet.exp(x) is x.exp(), tinynet.max(x, dim=1) is x.max(dim=1), and so on.
+
+>>> import tinynet as torch
+>>> scores = torch.tensor([[0.1, 2.0], [3.0, 0.5]])
+>>> values, predicted = torch.max(scores, 1)
+>>> predicted.tolist()
+[1, 0]
+
+Many of these names are Python's own too (max, sum, float, …): call them with the dot, as in tinynet.max.
+"""
+
+from math import inf, nan, pi  # noqa: F401  (public names)
+
+import numpy as np
+
+from .errors import refusing, shown, whole
+from .functional import arrays_of_values, elementwise
+from .graph import no_grad
+from .tensors import Generator, Tensor, forbid_in_capture, tensor
+from .value import Value
+
+float32, double, long, int, int32, bool = np.float32, np.float64, np.int64, np.int32, np.int32, np.bool_
+float = float32
+inference_mode = no_grad
+
+
+def method(name, called=None):
+    """The method of that name as a function of a Tensor, a Value, an array of Values, or numbers."""
+
+    def function(input, *args, **options):
+        x = input if isinstance(input, (Tensor, Value)) else arrays_of_values(input)
+        return getattr(x, name)(*args, **options)
+
+    function.__name__ = function.__qualname__ = called or name
+    function.__doc__ = f"{called or name}(x, …) is x.{name}(…)."
+    return refusing(function)
+
+
+exp, log, sqrt, sin, cos, abs = map(elementwise, ("exp", "log", "sqrt", "sin", "cos", "abs"))
+add, sub, mul, div, pow, matmul = map(method, "add sub mul div pow matmul".split())
+sum, mean, var, std, norm, argmax, argmin, any, all = map(method, "sum mean var std norm argmax argmin any all".split())
+reshape, flatten, squeeze, unsqueeze, transpose, permute = map(
+    method, "reshape flatten squeeze unsqueeze transpose permute".split())
+clamp, round, tril, triu, gather, topk, sort, split, chunk = map(
+    method, "clamp round tril triu gather topk sort split chunk".split())
+dot, mm, bmm = (method("matmul", name) for name in ("dot", "mm", "bmm"))
+
+
+def extreme(name, of_two):
+    def function(input, dim=None, keepdim=False):
+        if isinstance(dim, Tensor):
+            return getattr(input, of_two)(dim)
+        x = input if isinstance(input, (Tensor, Value)) else arrays_of_values(input)
+        return getattr(x, name)() if dim is None else getattr(x, name)(dim=dim, keepdim=keepdim)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The {name}imum of all, or along `dim` a pair (values, indices); of two tensors, one by one."
+    return refusing(function)
+
+
+max, min = extreme("max", "maximum"), extreme("min", "minimum")
+
+
+def is_tensor(x):
+    return isinstance(x, Tensor)
+
+
+@refusing
+def numel(x):
+    """How many elements a tensor has."""
+    return x.numel()
+
+
+@refusing
+def allclose(a, b, rtol=1e-5, atol=1e-8):
+    """Whether all elements are equal within atol + rtol |b|."""
+    return np.allclose(np.asarray(a), np.asarray(b), rtol, atol)
+
+
+@refusing
+def equal(a, b):
+    """Whether shapes and all elements are the same."""
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+@refusing
+def multinomial(input, num_samples, replacement=False, generator=None):
+    """Indices drawn with the probabilities (or weights) of each row: (…, classes) gives (…, num_samples).
+
+    Each class rings after a time from an exponential distribution whose rate is its weight; the first to ring is drawn
+    with the right probability, and so are the first few without replacement (Efraimidis and Spirakis, 2006).
+
+    >>> multinomial(tensor([0.0, 1.0, 0.0]), 3, replacement=True).tolist()
+    [1, 1, 1]
+    """
+    forbid_in_capture("multinomial")
+    p = np.asarray(input, np.float64)
+    if p.ndim not in (1, 2) or not (np.isfinite(p).all() and (p >= 0).all() and (p.sum(-1) > 0).all()):
+        raise ValueError(f"multinomial: expected weights from 0 on, in each row one above 0, got {shown(input)}")
+    if not whole(num_samples) or num_samples < 1:
+        raise ValueError(f"multinomial: num_samples is a whole number from 1 on, got {shown(num_samples)}")
+    enough = (p > 0).sum(-1).min(initial=p.shape[-1])
+    if num_samples > enough and not replacement:
+        raise ValueError(f"multinomial: cannot draw {num_samples} of {enough} classes without replacement")
+    draws = (*p.shape[:-1], num_samples if replacement else 1, p.shape[-1])
+    with np.errstate(divide="ignore"):
+        times = (generator or Generator).stream.exponential(size=draws) / p[..., None, :]
+    if replacement:
+        return Tensor(times.argmin(-1))
+    return Tensor(np.ascontiguousarray(times[..., 0, :].argsort(-1)[..., :num_samples]))
+
+
+@refusing
+def FloatTensor(data):
+    """tensor(data, dtype=float32), under PyTorch's old name."""
+    return tensor(data, dtype=np.float32)
+
+
+@refusing
+def LongTensor(data):
+    """tensor(data, dtype=int64), under PyTorch's old name."""
+    return tensor(data, dtype=np.int64)
+
+
+class cuda:
+    """There is none, and `device = "cuda" if torch.cuda.is_available() else "cpu"` finds out."""
+
+    @staticmethod
+    def is_available():
+        return False
+
+
+accelerator = cuda

@@ -28,6 +28,25 @@ def uniform(shape, bound):
     return Parameter(Generator.stream.uniform(-bound, bound, shape).astype(np.float32))
 
 
+class LayerCall(Scope):
+    """One call of one layer: which `module`, inside which other call (`parent`), and on what shapes."""
+
+    __slots__ = ("module", "parent", "input_shape", "output_shape")
+
+    def __init__(self, module, parent=None):
+        self.module, self.parent = module, parent
+        self.input_shape = self.output_shape = None
+
+    def __str__(self):
+        """The layer's path in the outermost module that was called, and its class: "layers.0 (Linear)"."""
+        outer = self
+        while outer.parent is not None:
+            outer = outer.parent
+        kind = type(self.module).__name__
+        path = next((path for path, module in outer.module.named_modules() if module is self.module), "")
+        return f"{path} ({kind})" if path else kind
+
+
 def is_values(x):
     return isinstance(x, np.ndarray) and x.dtype == object
 
@@ -57,7 +76,7 @@ class Module:
 
     def __call__(self, *inputs, **options):
         outer, plan = mode.scope, mode.plan
-        mode.scope = scope = Scope(self, outer)
+        mode.scope = scope = LayerCall(self, outer)
         if plan is not None:
             plan.assumes(self, "training", self.training)
         try:

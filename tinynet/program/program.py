@@ -152,8 +152,8 @@ class Program:
         return draw(self.loss, **options)
 
     def __repr__(self):
-        return (f"Program({len(self.inputs)} inputs, {len(self.parameters)} parameters, {len(self.graph.opcode)} nodes, "
-                f"{self.dtype})")
+        sizes = f"{len(self.inputs)} inputs, {len(self.parameters)} parameters, {len(self.graph.opcode)} nodes"
+        return f"Program({sizes}, {self.dtype})"
 
     def __str__(self):
         lines = self.listing().splitlines()
@@ -187,7 +187,7 @@ class Plan:
             scalars, vectors = planner.plan_backward(graph, self.scalars, last, alias, end, program.ends[0],
                                                      once_backward, backward, register, gradient, free)
         once_backward, self.backward = once_backward[:scalars], backward[:vectors].copy()
-        self.start = (2 * self.scalars + 15) // 16 * 16  # of the vector registers, after the scalars and their gradients
+        self.start = (2 * self.scalars + 15) // 16 * 16  # the vector registers follow the scalars and their gradients
         self.once, self.once_backward = self.located(once, 0), self.located(once_backward, 0)
         self.inputs, self.outputs = register[program.columns], register[program.ends]
         self.input_gradients = gradient[program.columns[:len(program.columns) * input_gradients]]

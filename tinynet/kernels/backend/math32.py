@@ -2,8 +2,8 @@
 
 The mathematical library's own functions are called one number at a time, five to ten times slower. Errors here are a
 few units in the last place (below 3e-7 relative); NaN and ±∞ behave as in IEEE 754; results below 2e-38 may be zero.
-The derivative table stays the definition: `compiled_rule(name)` is the code of the rule itself, on float32 compiled with
-these functions and with constants in single precision, on float64 with Python's math.
+The derivative table stays the definition: `compiled_rule(name)` is the code of the rule itself, compiled on float32
+with these functions and constants in single precision, on float64 with Python's math.
 
 Sources: Cody and Waite, Software Manual for the Elementary Functions (1980); Moshier, Cephes (1989); musl's logf (from
 Sun's fdlibm, 1993); Juffa's erf (2014).

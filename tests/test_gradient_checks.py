@@ -174,7 +174,7 @@ def test_the_sentence_has_both_numbers_and_modules_name_their_parameters():
             gradcheck(model, [rng.normal(size=(4, 3))])
 
 
-# ------------------------------------------------------------------------------------------------- side effects and errors -
+# ------------------------------------------------------------------------------------------- side effects and errors
 
 def test_everything_is_afterwards_as_it_was():
     model, x = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).double(), leaf(4, 3)

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
+from ... import value
 from ...value import RULES, Rule
 from .compiled import INTERPRETED, SAME_ORDER, jit
 
@@ -207,17 +208,17 @@ maximum = np.maximum if INTERPRETED else vector_maximum
 
 # -------------------------------------------------------------------------------- the rules of the derivative table
 
-def library(**functions):
-    """A module to use in place of Python's math."""
-    module = ModuleType("math")
-    vars(module).update(vars(math), **functions)
-    return module
+def copied(module, **functions):
+    """A copy of a module with other functions of these names."""
+    copy = ModuleType(module.__name__)
+    vars(copy).update(vars(module), **functions)
+    return copy
 
 
-SINGLE = library(exp=exp, log=log, log1p=log1p, tanh=tanh, erf=erf, nan=NAN)
+SINGLE = copied(math, exp=exp, log=log, log1p=log1p, tanh=tanh, erf=erf, nan=NAN)
 # Without a compiler NumPy's functions serve both precisions: Python's math raises where IEEE 754 says ∞ or NaN.
-DOUBLE = math if not INTERPRETED else library(exp=np.exp, log=np.log, log1p=np.log1p, tanh=np.tanh, sqrt=np.sqrt,
-                                              sin=np.sin, cos=np.cos, pow=np.power)
+DOUBLE = math if not INTERPRETED else copied(math, exp=np.exp, log=np.log, log1p=np.log1p, tanh=np.tanh, sqrt=np.sqrt,
+                                             sin=np.sin, cos=np.cos, pow=np.power)
 # Single-precision forms that have no branch, or reuse y.
 FAST = {RULES["sigmoid"].value: sigmoid, RULES["gelu"].value: gelu, RULES["gelu"].derivatives[0]: gelu_derivative}
 
@@ -252,14 +253,17 @@ made = set()
 OPTIONS = {"error_model": "numpy", "fastmath": SAME_ORDER, "forceinline": True}
 
 
-def translated(f, library, real):
-    """f with the functions of `library` instead of math's, and its constants converted by `real`."""
+def translated(f, module, real):
+    """f with the functions of `module` instead of math's, and its constants converted by `real`."""
     def replaced(x):
         if isinstance(x, float):
             return real(x)
         if isinstance(x, (Rule, FunctionType)):
             return compiled_function(x.value if isinstance(x, Rule) else x)
-        return library if x is math else x
+        if x is value:
+            return copied(value, **{name: compiled_function(y.value) for name, y in vars(value).items()
+                                    if isinstance(y, Rule)})
+        return module if x is math else x
 
     used = {step.argval for step in dis.get_instructions(f) if step.opname == "LOAD_GLOBAL"}
     names = {name: replaced(x) if name in used else x for name, x in f.__globals__.items()}

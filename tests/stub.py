@@ -1,4 +1,4 @@
-"""Writes tinynet/__init__.pyi, which tells editors and type checkers where each public name lives: `python -m tests.stub`.
+"""Writes tinynet/__init__.pyi, where editors and type checkers find the public names: `python -m tests.stub`.
 
 At run time `tinynet/__init__.py` loads a name on first use, from the module that its table HOMES gives.
 """

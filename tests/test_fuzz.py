@@ -500,7 +500,7 @@ def attempt(target, text):
         return f"no end after {SECONDS} seconds of computing", "hang"
     except BaseException as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        right = isinstance(error, ALLOWED) and str(error) and not re.search("(?i)numba|nopython", str(error))
+        right = isinstance(error, ALLOWED) and str(error) and not re.search("(?i)numba|nopython|no matching def", str(error))
         if not right and not raised_by_junk(error):
             return f"{type(error).__name__}: {error}"[:300], where(error)
     finally:

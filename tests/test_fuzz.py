@@ -220,7 +220,7 @@ def parameters_of(function, skip=0):
         return []
 
 
-FINITE = re.compile("softmax|logsumexp|loss|entropy|norm|attention|Attention|optim|Standardizer|DataFrame|one_hot"
+FINITE = re.compile("softmax|logsumexp|loss|entropy|norm|attention|Attention|optim|StandardScaler|DataFrame|one_hot"
                     "|sigmoid|tanh|relu|ReLU|gelu|GELU|GPT|Transformer|Linear|MLP|RNN|GRU|LSTM|Perceptron|Conv|pool|Pool")
 SYMBOLS = {"add": "+", "radd": "+", "sub": "-", "rsub": "-", "mul": "*", "rmul": "*", "truediv": "/", "rtruediv": "/",
            "pow": "**", "rpow": "**", "matmul": "@", "rmatmul": "@", "getitem": "index", "setitem": "index",
@@ -400,8 +400,8 @@ def targets():
                            ("rule", "terms"))
     yield from methods("optim.StepLR", optim.StepLR, [lambda: optim.StepLR(optim.SGD([grad_tensor(2)], lr=0.1), 2)],
                        ("rate", "advance", "set_rates"))
-    yield from methods("data.Standardizer", data.Standardizer, [
-        data.Standardizer, lambda: data.Standardizer().fit(normal(4, 3))], ("applied", "rows"))
+    yield from methods("data.StandardScaler", data.StandardScaler, [
+        data.StandardScaler, lambda: data.StandardScaler().fit(normal(4, 3))], ("applied", "rows"))
     yield from methods("data.CharTokenizer", data.CharTokenizer, [lambda: data.CharTokenizer("hello")])
     yield from methods("data.DataLoader", data.DataLoader, [loader])
     yield from methods("data.TensorDataset", data.TensorDataset, [
@@ -510,7 +510,7 @@ def states(draw, make):
 FUNCTIONS = ("relu sigmoid tanh softplus gelu softmax log_softmax logsumexp linear embedding dropout layer_norm "
              "mse_loss cross_entropy binary_cross_entropy_with_logits scaled_dot_product_attention conv2d max_pool2d "
              "avg_pool2d batch_norm one_hot nll_loss l1_loss leaky_relu binary_cross_entropy").split()
-DATA = ("TensorDataset DataLoader next_tokens read_csv DataFrameDataset train_test_split random_split Standardizer "
+DATA = ("TensorDataset DataLoader next_tokens read_csv DataFrameDataset train_test_split random_split StandardScaler "
         "one_hot CharTokenizer").split()
 
 

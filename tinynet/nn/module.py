@@ -59,7 +59,7 @@ class Module:
         outer, plan = mode.scope, mode.plan
         mode.scope = scope = Scope(self, outer)
         if plan is not None:
-            plan.assumes(self, "training", self.training)
+            plan.record_guard(self, "training", self.training)
         try:
             output = self.forward(*inputs, **options)
         except Exception as error:

@@ -79,7 +79,7 @@ def with_gradients(name, parameters):
     tensors = [p for p in parameters if isinstance(p, Tensor) and p._grad is not None]
     if mode.plan is not None:
         for p in tensors:
-            mode.plan.touches(p)
+            mode.plan.guard_gradient(p)
     return tensors, [p for p in parameters if isinstance(p, Value) and p.grad is not None]
 
 

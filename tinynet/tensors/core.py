@@ -57,7 +57,7 @@ def empty_array(shape, dtype):
     except MemoryError:
         raise ValueError(f"tensor: there is not enough memory for shape {shape}, {np.dtype(dtype)}") from None
     if mode.plan is not None:
-        mode.plan.own(array)
+        mode.plan.own_memory(array)
     return array
 
 
@@ -571,7 +571,7 @@ def forbid_in_capture(what):
 
 def forget_gradient(x):
     if mode.plan is not None:
-        mode.plan.forgets(x)
+        mode.plan.clear_gradient(x)
     x._grad = None
 
 
@@ -579,14 +579,14 @@ def receive(leaf, g, given):
     """Add g to the leaf's gradient, which is an array of its own: `given` are the arrays that another leaf has."""
     plan = mode.plan
     if plan is not None:
-        plan.touches(leaf)
+        plan.guard_gradient(leaf)
     if leaf._grad is not None:
         launch(np.add, leaf._grad, g, leaf._grad)
     else:
         leaf._grad = g if g.base is None and id(g) not in given else copied(g)
         given.add(id(g))
         if plan is not None:
-            plan.keeps(leaf)
+            plan.record_gradient(leaf)
 
 
 def added(a, b):

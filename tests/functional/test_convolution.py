@@ -309,7 +309,7 @@ def test_a_summary_and_pictures_of_a_network():
 
 
 @pytest.mark.parametrize("wrong, error, sentence", [
-    (lambda: nn.Conv2d(3, 0, 3), ValueError, "Conv2d: out_channels is a whole number from 1 on, got 0"),
+    (lambda: nn.Conv2d(3, 0, 3), ValueError, "Conv2d: expected out_channels to be a positive integer, got 0"),
     (lambda: nn.Conv2d(3, 4, 0), ValueError, "Conv2d: kernel_size is a whole number from 1 on, or a tuple of two"),
     (lambda: nn.Conv2d(3, 4, (3, 3, 3)), ValueError, r"kernel_size .* got \(3, 3, 3\)"),
     (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, "Conv2d: stride is a whole number from 1 on"),
@@ -320,10 +320,10 @@ def test_a_summary_and_pictures_of_a_network():
     (lambda: nn.Conv2d(3, 4, 3)(tinynet.zeros(5, 5)), ValueError, r"input has shape \(5, 5\)"),
     (lambda: nn.Conv2d(1, 4, 3)([[[[1.0], [1.0, 2.0]]]]), ValueError, r"Conv2d\(1 -> 4\): input has shape None"),
     (lambda: nn.Conv2d(1, 4, 5)(tinynet.zeros(2, 1, 3, 28)), ValueError,
-     r"Conv2d\(1 -> 4\): a window of 5 × 5 does not fit into images of 3 × 28"),
+     r"conv2d: a window of 5 × 5 does not fit into images of 3 × 28"),
     (lambda: nn.Conv2d(1, 4, 5, padding=(0, 1))(tinynet.zeros(2, 1, 3, 28)), ValueError, "padded by 0 × 1"),
     (lambda: nn.Conv2d(1, 4, 3)(tinynet.zeros(2, 1, 5, 5, dtype=np.float64)), TypeError,
-     r"Conv2d\(1 -> 4\): the input is float64 and the weights are float32"),
+     r"the input is float64 and the weights are float32"),
     (lambda: nn.Conv2d(1, 4, 3)(np.vectorize(Value, otypes=[object])(np.zeros((1, 1, 3, 3)))), TypeError,
      r'call model.to\("scalar"\)'),
     (lambda: F.conv2d(tinynet.zeros(1, 2, 5, 5), tinynet.zeros(3, 2, 3)), ValueError,
@@ -340,13 +340,13 @@ def test_a_summary_and_pictures_of_a_network():
     (lambda: nn.BatchNorm2d(3)(tinynet.zeros(2, 4, 5, 5)), ValueError,
      r"BatchNorm2d\(3\): input has shape \(2, 4, 5, 5\), expected \(batch, 3, height, width\)"),
     (lambda: nn.BatchNorm2d(3)(tinynet.zeros(1, 3, 1, 1)), ValueError,
-     r"BatchNorm2d\(3\): training needs more than one number in each channel"),
+     r"batch_norm: training needs more than one number in each channel"),
     (lambda: nn.BatchNorm2d(3)(tinynet.zeros(0, 3, 2, 2)), ValueError, "training needs more than one number"),
     (lambda: F.batch_norm(tinynet.zeros(2, 3), None, None), ValueError, "running_mean and running_var are needed"),
     (lambda: F.batch_norm(tinynet.zeros(2, 3), np.zeros(2), np.ones(3)), ValueError,
      r"batch_norm: running_mean has shape \(2,\), the input \(2, 3\) has 3 channels"),
     (lambda: nn.BatchNorm2d(2).load_state_dict(nn.BatchNorm2d(2, affine=False).state_dict()), ValueError,
-     "misses 'weight', 'bias'"),
+     "lacks 'weight', 'bias'"),
 ])
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

@@ -67,7 +67,7 @@ class MultiheadAttention(Module):
         """(batch, tokens, width) in the engine of the weights."""
         name = f"MultiheadAttention({self.embed_dim}, heads={self.num_heads})"
         features(self, name, x, self.embed_dim)
-        x = F.beside(x, self.in_proj_weight)
+        x = F.as_operand(x, self.in_proj_weight)
         if x.ndim != 3:
             raise ValueError(f"{name}: {what} has shape {tuple(x.shape)}, expected "
                              + ("(batch, tokens, width)" if self.batch_first else "(tokens, batch, width)"))
@@ -130,7 +130,7 @@ class TransformerEncoderLayer(Module):
         self.norm_first = norm_first
 
     def forward(self, src, src_mask=None, src_key_padding_mask=None, is_causal=False):
-        x = F.beside(src, self.linear1.weight)
+        x = F.as_operand(src, self.linear1.weight)
 
         def attention(x):
             return self.dropout1(self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)[0])
@@ -160,7 +160,7 @@ class PositionalEncoding(Module):
         self.register_buffer("pe", np.where(i % 2, np.cos(angle), np.sin(angle)).astype(np.float32))
 
     def forward(self, x):
-        x = F.arrays_of_values(x)
+        x = F.as_operand(x)
         tokens, (most, width) = x.shape[-2], self.pe.shape
         if x.shape[-1] != width or tokens > most:
             raise ValueError(f"PositionalEncoding: input has {tokens} tokens of width {x.shape[-1]}, expected up to "
@@ -236,7 +236,7 @@ class GPT(Module):
         kept = []
         for i, block in enumerate(self.blocks):
             attn = block.self_attn
-            q, k, v = (F.split_heads(part, attn.num_heads) for part in F.thirds(
+            q, k, v = (F.split_heads(part, attn.num_heads) for part in F.split_qkv(
                 F.linear(block.norm1(x), attn.in_proj_weight, attn.in_proj_bias)))
             if cache is not None:
                 k, v = (joined([old, new]) for old, new in zip(cache[i], (k, v)))

@@ -109,7 +109,7 @@ class BatchNorm2d(Module):
         if shape is None or len(shape) not in self.axes or shape[1] != self.num_features:
             raise ValueError(f"{name}: input has shape {shape}, expected {self.expected.format(self.num_features)}")
         try:
-            x = F.beside(x, self.weight) if self.affine else F.arrays_of_values(x)
+            x = F.as_operand(x, self.weight) if self.affine else F.as_operand(x)
             momentum, training = self.momentum, self.training or not self.track_running_stats
             if training and self.track_running_stats:
                 n = self.num_batches_tracked

@@ -54,7 +54,7 @@ class Linear(Module):
         name = f"{type(self).__name__}({self.in_features} -> {self.out_features})"
         features(self, name, x, self.in_features)
         try:
-            return F.beside(x, self.weight)
+            return F.as_operand(x, self.weight)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from None
 
@@ -201,7 +201,7 @@ class LayerNorm(Module):
         self.weight, self.bias = Parameter(ones(self.normalized_shape)), Parameter(zeros(self.normalized_shape))
 
     def forward(self, x):
-        return F.layer_norm(F.beside(x, self.weight), self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(F.as_operand(x, self.weight), self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self):
         return f"{self.normalized_shape}, eps={self.eps}"
@@ -234,7 +234,7 @@ class Flatten(Module):
     def forward(self, x):
         if isinstance(x, Tensor):
             return x.flatten(self.start_dim, self.end_dim)
-        x = F.arrays_of_values(x)
+        x = F.as_operand(x)
         end = self.end_dim % x.ndim
         return x.reshape(*x.shape[:self.start_dim], -1, *x.shape[end + 1:])
 

@@ -57,7 +57,7 @@ class Recurrent(Module):
         name = f"{type(self).__name__}({self.input_size} -> {self.hidden_size})"
         features(self, name, input, self.input_size)
         try:
-            x = F.beside(input, self.weight_ih_l0)
+            x = F.as_operand(input, self.weight_ih_l0)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from None
         alone = x.ndim == 2
@@ -101,7 +101,7 @@ class Recurrent(Module):
                             f"{type(hx).__name__}")
         states = []
         for letter, s in zip(self.state, given):
-            s = F.beside(s, self.weight_ih_l0, f"{letter}0")
+            s = F.as_operand(s, self.weight_ih_l0, f"{letter}0")
             if tuple(s.shape) != wanted:
                 raise ValueError(f"{name}: the first state {letter} has shape {tuple(s.shape)}, expected {wanted} "
                                  f"(layers{' · directions' * self.bidirectional}{', batch' * (not alone)}, features)")

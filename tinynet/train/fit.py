@@ -23,7 +23,7 @@ import numpy as np
 
 from ..data import as_samples
 from ..errors import refusing
-from ..functional import numbers
+from ..functional import detach
 from ..graph import no_grad, one_line
 from ..nn.module import is_values, shape_of
 from ..tensors import Generator, Tensor
@@ -172,7 +172,7 @@ def as_numbers(output):
     """A model's output as a NumPy array."""
     if not isinstance(output, Tensor) and not is_values(output):
         raise TypeError(f"fit: metrics are for models with one output, this one returned a {type(output).__name__}")
-    return np.asarray(numbers(output))
+    return np.asarray(detach(output))
 
 
 def named(metrics):

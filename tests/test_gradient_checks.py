@@ -247,7 +247,6 @@ FUNCTIONS = {
                      [leaf(3, 4) for _ in range(3)]),
     "attention with dropout": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.3),
                                [leaf(2, 3, 4) for _ in range(3)]),
-    "einsum": (lambda a, b: tinynet.functional.einsum("bij,bjk->ik", a, b), [leaf(2, 3, 4), leaf(2, 4, 2)]),
 }
 
 LAYERS = {
@@ -365,5 +364,5 @@ def test_no_operation_and_no_layer_has_been_forgotten():
         note(model(x))
         with textbook():
             note(model(x))
-    assert not {*FUSED, "windows", "einsum"} - operations
+    assert not set(FUSED) - operations
     assert {name for name in nn.__all__ if name[0].isupper()} - layers == {"Module", "Parameter"}

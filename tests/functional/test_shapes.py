@@ -361,7 +361,6 @@ OPERATIONS = {
              np.sqrt((x * x).sum(1)) if x.shape[1] else x.sum(1) * 1.0, normal(3, 4)),
     "split": (lambda x: x.split([2, 3], 1)[1] if isinstance(x, tinynet.Tensor) else x[:, 2:5], normal(3, 5)),
     "var": (lambda x: x.var(0) if isinstance(x, tinynet.Tensor) else variance(x), normal(3, 4)),
-    "einsum": (lambda a, b: F.einsum("ijk,kl->ilj", a, b), normal(2, 3, 4), normal(4, 5)),
 }
 
 

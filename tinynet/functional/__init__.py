@@ -26,7 +26,7 @@ from .attention import (  # noqa: F401
     split_heads,
     split_qkv,
 )
-from .convolution import avg_pool2d, conv2d, einsum, max_pool2d, pair  # noqa: F401
+from .convolution import avg_pool2d, conv2d, max_pool2d, pair  # noqa: F401
 from .dense import dropout, embedding, linear, one_hot
 from .dispatch import as_operand, as_values, detach  # noqa: F401
 from .losses import (  # noqa: F401

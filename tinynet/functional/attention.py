@@ -11,7 +11,7 @@ from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array
 from .activations import softmax
 from .dense import dropout
-from .dispatch import as_constant, as_numpy, as_operand, as_values, check_floats, empty_like, fused_by
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, fused_by, where
 
 
 def check_attention(name, q, k, v):
@@ -60,7 +60,7 @@ def fused_attention(q, k, v, attn_mask=None, causal=False, scale=1.0):
     launch(kernels.attention.attention, y, lse, Q, K, V, mask, causal, scale)
 
     def vjps(g, needs):
-        gradients = empty_like(q, k, v)
+        gradients = [empty_array(x.shape, x.dtype) for x in (q, k, v)]
         launch(kernels.attention.attention_backward, *map(as_bhtd, gradients), as_bhtd(contiguous(g)), y, lse, Q, K, V,
                mask, causal, scale)
         return gradients
@@ -84,13 +84,6 @@ def attention_weights(q, k, attn_mask=None, causal=False, scale=1.0):
         scores = where(seen, scores, -np.inf)
     weights = softmax(scores, -1)
     return weights if mode.plan is None and some.all() else weights * as_constant(some, weights)
-
-
-def where(condition, a, b):
-    if isinstance(a, Tensor):
-        from ..tensors import where
-        return where(Tensor(condition), a, b)
-    return np.where(condition, a, as_values(np.full(condition.shape, b)))
 
 
 def write_finite(added, mask):

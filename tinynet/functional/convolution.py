@@ -8,8 +8,8 @@ import numpy as np
 from .. import kernels
 from ..errors import check_int
 from ..kernels import launch
-from ..tensors import Op, Tensor, contiguous, empty_array, filled
-from .dispatch import as_operand, check_floats, fused_by
+from ..tensors import Tensor, contiguous, empty_array, filled
+from .dispatch import as_operand, check_floats, compute, fused_by, where
 
 
 def pair(name, what, x, least):
@@ -37,105 +37,25 @@ def count_windows(name, x, kernel, stride, padding):
     return counts
 
 
-class Windows(Op):
-    """All windows of the padded images; each element's gradient goes back to the pixel that it came from."""
-
-    name = "windows"
-
-    def __init__(self, kernel, stride, padding, fill):
-        self.kernel, self.stride, self.padding, self.fill = kernel, stride, padding, fill
-
-    def padded(self, x, fill):
-        """(images with a margin, the part of them that is x)"""
-        (top, left), (h, w) = self.padding, x.shape[2:]
-        array = filled((*x.shape[:2], h + 2 * top, w + 2 * left), x.dtype, fill)
-        return array, array[:, :, top:top + h, left:left + w]
-
-    def forward(self, x):
-        array, inside = self.padded(x, self.fill)
-        launch(np.copyto, inside, x)
-        return strided_windows(array, self.kernel, self.stride)
-
-    def backward(self, g, y, x):
-        array, inside = self.padded(x, 0.0)
-        back = strided_windows(array, self.kernel, self.stride, writeable=True)
-        for i in np.ndindex(self.kernel):  # windows overlap, the elements at one index of all windows do not
-            launch(np.add, back[..., *i], g[..., *i], back[..., *i])
-        return (inside,)
-
-
-def strided_windows(array, kernel, stride, writeable=False):
-    view = np.lib.stride_tricks.sliding_window_view(array, kernel, (2, 3), writeable=writeable)
-    return view[:, :, ::stride[0], ::stride[1]]
-
-
 def unfold(x, kernel, stride, padding, fill=0.0):
     """All windows of the padded images x (batch, channels, h, w): (batch, channels, rows, columns, kh, kw)."""
-    if isinstance(x, Tensor):
-        return Windows(kernel, stride, padding, fill)(x)
-    margin = ((0, 0), (0, 0), *((p, p) for p in padding))
-    return strided_windows(np.pad(x, margin, constant_values=fill), kernel, stride)
-
-
-class Einsum(Op):
-    """Two operands: the gradient of one is the einsum of g with the other, the letters exchanged likewise."""
-
-    name = "einsum"
-
-    def __init__(self, letters):
-        self.first, self.second, self.result = letters.replace("->", ",").split(",")
-
-    def forward(self, a, b):
-        return self.product(self.first, a, self.second, b, self.result)
-
-    def backward(self, g, y, a, b):
-        return (self.product(self.result, g, self.second, b, self.first),
-                self.product(self.result, g, self.first, a, self.second))
-
-    def product(self, first, a, second, b, result):
-        sizes = dict(zip(first + second, a.shape + b.shape))
-        y = empty_array(tuple(sizes[letter] for letter in result), a.dtype)
-        launch(into_einsum, y, f"{first},{second}->{result}", a, b)
-        return y
-
-
-def into_einsum(out, letters, a, b):
-    np.einsum(letters, a, b, out=out)
-
-
-def einsum(letters, a, b):
-    """Σ of the products over the letters that the result lacks: einsum("ij,jk->ik", a, b) is a @ b.
-
-    (NumPy's own, of Values, would begin every sum with a 0, and drawings would show it.)
-    """
-    first, second, result = letters.replace("->", ",").split(",")
-    sizes = dict(zip(first + second, a.shape + b.shape))
-    if (len(first), len(second), a.dtype) != (a.ndim, b.ndim, b.dtype) or a.shape + b.shape != tuple(
-            sizes[letter] for letter in first + second):
-        raise ValueError(f"einsum: {letters} does not fit {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}")
-    if isinstance(a, Tensor):
-        return Einsum(letters)(a, b)
-    order = result + "".join(sorted(set(first + second) - set(result)))
-
-    def spread(x, names):
-        x = x.transpose([names.index(letter) for letter in order if letter in names])
-        return x[tuple(slice(None) if letter in names else None for letter in order)]
-
-    return (spread(a, first) * spread(b, second)).sum(tuple(range(len(result), len(order))))
+    counts = count_windows("unfold", x, kernel, stride, padding)
+    r, c = (np.arange(n)[:, None] * s + np.arange(k) - p for n, k, s, p in zip(counts, kernel, stride, padding))
+    r, c, (h, w) = r[:, None, :, None], c[None, :, None, :], x.shape[2:]
+    windows = x[:, :, np.clip(r, 0, h - 1), np.clip(c, 0, w - 1)]
+    return where((0 <= r) & (r < h) & (0 <= c) & (c < w), windows, fill) if any(padding) else windows
 
 
 def fused_conv2d(x, weight, bias, stride, padding):
     """With columns the windows of x: y = W columns, ∂W = g columnsᵀ, ∂columns = Wᵀ g, each back to its pixel."""
-    settings = (*stride, *padding)
-    counts = count_windows("conv2d", x, weight.shape[2:], stride, padding)
+    settings, counts = (*stride, *padding), count_windows("conv2d", x, weight.shape[2:], stride, padding)
     y, x, w = empty_array((len(x), len(weight), *counts), x.dtype), contiguous(x), contiguous(weight)
     b = filled(len(w), w.dtype, 0.0) if bias is None else contiguous(bias)
     launch(kernels.convolution.conv2d, y, x, w, b, *settings)
 
     def vjps(g, needs):
-        dx = empty_array(x.shape if needs[0] else (0,) * 4, x.dtype)
-        dw, db = empty_array(w.shape, w.dtype), empty_array(len(w), w.dtype)
-        launch(kernels.convolution.conv2d_backward, dx, dw, db, contiguous(g), x, w, *settings)
+        dx, dw, db = compute(kernels.convolution.conv2d_backward, (x if needs[0] else x[:0, :0, :0, :0], w, b), g, x, w,
+                             *settings)
         return dx if needs[0] else None, dw, db
 
     return y, vjps
@@ -143,8 +63,10 @@ def fused_conv2d(x, weight, bias, stride, padding):
 
 @fused_by(fused_conv2d)
 def convolve(x, weight, bias, stride, padding):
-    y = einsum("ncrsij,ocij->nors", unfold(x, weight.shape[2:], stride, padding), weight)
-    return y if bias is None else y + bias.reshape(-1, 1, 1)
+    columns = unfold(x, weight.shape[2:], stride, padding).transpose(0, 2, 3, 1, 4, 5)
+    columns = columns.reshape(*columns.shape[:3], math.prod(weight.shape[1:]))
+    y = columns @ weight.reshape(len(weight), columns.shape[3]).T
+    return (y if bias is None else y + bias).transpose(0, 3, 1, 2)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0):
@@ -184,13 +106,7 @@ def fused_max_pool2d(x, kernel, stride, padding):
     y = empty_array((*x.shape[:2], *count_windows("max_pool2d", x, kernel, stride, padding)), x.dtype)
     argmax = empty_array(y.shape, np.int32)
     launch(kernels.convolution.max_pool2d, y, argmax, contiguous(x), *kernel, *stride, *padding)
-
-    def vjps(g, needs):
-        dx = empty_array(x.shape, x.dtype)
-        launch(kernels.convolution.max_pool2d_backward, dx, contiguous(g), argmax)
-        return [dx]
-
-    return y, vjps
+    return y, lambda g, needs: compute(kernels.convolution.max_pool2d_backward, [x], g, argmax)
 
 
 @fused_by(fused_max_pool2d)
@@ -216,13 +132,7 @@ def fused_avg_pool2d(x, kernel, stride, padding):
     settings = (*kernel, *stride, *padding)
     y = empty_array((*x.shape[:2], *count_windows("avg_pool2d", x, kernel, stride, padding)), x.dtype)
     launch(kernels.convolution.avg_pool2d, y, contiguous(x), *settings)
-
-    def vjps(g, needs):
-        dx = empty_array(x.shape, x.dtype)
-        launch(kernels.convolution.avg_pool2d_backward, dx, contiguous(g), *settings)
-        return [dx]
-
-    return y, vjps
+    return y, lambda g, needs: compute(kernels.convolution.avg_pool2d_backward, [x], g, *settings)
 
 
 @fused_by(fused_avg_pool2d)

@@ -8,7 +8,7 @@ from ..kernels import launch
 from ..tensors import FLOATS, Generator, Tensor, cast, contiguous, empty_array, filled, random_uniform
 from ..value import Value
 from .activations import ACTIVATIONS
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, fused_by
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, compute_flat, fused_by
 
 
 def by_rows(x):
@@ -77,16 +77,9 @@ def linear(x, weight, bias=None, activation=None):
 
 def fused_embedding(weight, indices):
     """The gradient of a row is the sum over the positions that took it."""
-    width, flat = weight.shape[1], indices.ravel()
-    y = empty_array((*indices.shape, width), weight.dtype)
-    launch(kernels.dense.embedding, y.reshape(-1, width), contiguous(weight), flat)
-
-    def vjps(g, needs):
-        dw = empty_array(weight.shape, weight.dtype)
-        launch(kernels.dense.embedding_backward, dw, contiguous(g).reshape(-1, width), flat)
-        return [dw]
-
-    return y, vjps
+    flat, y = indices.ravel(), empty_array((*indices.shape, weight.shape[1]), weight.dtype)
+    launch(kernels.dense.embedding, by_rows(y), contiguous(weight), flat)
+    return y, lambda g, needs: compute(kernels.dense.embedding_backward, [weight], by_rows(contiguous(g)), flat)
 
 
 @fused_by(fused_embedding)
@@ -130,16 +123,10 @@ def check_range(indices, n, what):
 
 def fused_dropout(x, p):
     """y = x · mask / (1 - p); the mask is drawn anew at each replay of a captured step."""
-    uniforms, y = empty_array(x.shape, np.float32), empty_array(x.shape, x.dtype)
+    uniforms = empty_array(x.size, np.float32)
     launch(random_uniform, uniforms)
-    launch(kernels.activations.dropout, y.ravel(), contiguous(x).ravel(), uniforms.ravel(), p)
-
-    def vjps(g, needs):
-        dx = empty_array(x.shape, x.dtype)
-        launch(kernels.activations.dropout, dx.ravel(), contiguous(g).ravel(), uniforms.ravel(), p)
-        return [dx]
-
-    return y, vjps
+    drop = lambda a: compute_flat(kernels.activations.dropout, a.shape, a, uniforms, p)
+    return drop(x), lambda g, needs: [drop(g)]
 
 
 @fused_by(fused_dropout)

@@ -14,7 +14,8 @@ import numpy as np
 from .. import tensors
 from ..errors import describe
 from ..graph import mode
-from ..tensors import FLOATS, Op, Tensor, cast, empty_array
+from ..kernels import launch
+from ..tensors import FLOATS, Op, Tensor, cast, contiguous, empty_array
 from ..value import Value
 
 FUSED = {}  # {name of an operation: (fused form, reference implementation)}
@@ -93,7 +94,7 @@ def as_operand(x, like=None, label="x"):
 
 
 def where(condition, a, b):
-    return tensors.where(condition, a, b) if isinstance(condition, Tensor) else np.where(condition, a, b)
+    return (tensors if any(isinstance(x, Tensor) for x in (condition, a)) else np).where(condition, a, b)
 
 
 def as_values(x, label=""):
@@ -124,9 +125,18 @@ def as_constant(array, like):
     return Tensor(cast(array, like.dtype)) if isinstance(like, Tensor) else array.astype(float, copy=False)
 
 
-def empty_like(*arrays):
-    """An uninitialized array in the shape and dtype of each, for a kernel to write."""
-    return [empty_array(a.shape, a.dtype) for a in arrays]
+def compute(kernel, like, *args):
+    """New arrays in the shapes and dtypes of `like`, written by kernel(*new, *args); it reads contiguous arrays."""
+    outputs = [empty_array(a.shape, a.dtype) for a in like]
+    launch(kernel, *outputs, *[contiguous(a) if isinstance(a, np.ndarray) else a for a in args])
+    return outputs
+
+
+def compute_flat(kernel, shape, *args):
+    """A new array of that shape, in the dtype of the first argument, written by kernel(new, *args), all of them 1-D."""
+    y = empty_array(shape, args[0].dtype)
+    launch(kernel, y.ravel(), *[contiguous(a).ravel() if isinstance(a, np.ndarray) else a for a in args])
+    return y
 
 
 def check_floats(name, *xs):

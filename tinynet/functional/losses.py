@@ -9,7 +9,7 @@ from ..kernels import launch
 from ..tensors import Tensor, cast, contiguous, empty_array
 from .activations import log_softmax, softplus
 from .dense import check_indices, check_range
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, detach, empty_like, fused_by, where
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, compute_flat, detach, fused_by, where
 
 
 def reduced(losses, reduction):
@@ -39,20 +39,14 @@ def same_shapes(name, input, target, reduction):
     return input, target
 
 
-def loss_of_pairs(kernel, kernel_backward, x, t, reduction, target_vjp):
+def loss_of_pairs(kernel, kernel_backward, x, t, reduction, write_target_vjp):
     """(y, vjps) of a loss of predictions x and targets t. The kernels multiply by `factor`, 1/n for a mean of n."""
     factor = 1.0 / x.size if reduction == "mean" else 1.0
-    y = empty_array(x.shape if reduction == "none" else (), x.dtype)
-    flat, flat_t = contiguous(x).ravel(), contiguous(t).ravel()
-    launch(kernel, y.ravel(), flat, flat_t, factor)
+    y = compute_flat(kernel, x.shape if reduction == "none" else (), x, t, factor)
 
     def vjps(g, needs):
-        dx, dt = empty_array(x.shape, x.dtype), empty_array(x.shape, x.dtype) if needs[1] else None
-        g = contiguous(g).ravel()
-        launch(kernel_backward, dx.ravel(), g, flat, flat_t, factor)
-        if dt is not None:
-            target_vjp(dt.ravel(), g, flat, dx.ravel(), factor)
-        return dx, dt
+        dx = compute_flat(kernel_backward, x.shape, g, x, t, factor)
+        return dx, compute_flat(write_target_vjp, x.shape, g, x, dx, factor) if needs[1] else None
 
     return y, vjps
 
@@ -60,7 +54,7 @@ def loss_of_pairs(kernel, kernel_backward, x, t, reduction, target_vjp):
 def fused_mse_loss(input, target, reduction):
     """∂/∂input = 2 (input - target), over n for the mean; ∂/∂target = -∂/∂input."""
     return loss_of_pairs(kernels.losses.mse, kernels.losses.mse_backward, input, target, reduction,
-                         lambda dt, g, x, dx, factor: launch(np.negative, dx, dt))
+                         lambda dt, g, x, dx, factor: np.negative(dx, out=dt))
 
 
 @fused_by(fused_mse_loss)
@@ -91,13 +85,8 @@ def fused_cross_entropy(logits, target, reduction, ignore_index):
     launch(kernels.losses.cross_entropy, y.ravel(), probabilities, contiguous(logits), target, ignore_index, mean)
     launch(check_targets, target, logits.shape[1], ignore_index, "cross_entropy", y)
 
-    def vjps(g, needs):
-        dx = empty_array(logits.shape, logits.dtype)
-        launch(kernels.losses.cross_entropy_backward, dx, contiguous(g).ravel(), probabilities, target, ignore_index,
-               mean)
-        return [dx]
-
-    return y, vjps
+    return y, lambda g, needs: compute(kernels.losses.cross_entropy_backward, [logits], contiguous(g).ravel(),
+                                       probabilities, target, ignore_index, mean)
 
 
 @fused_by(fused_cross_entropy)
@@ -168,44 +157,6 @@ def check_targets(target, classes, ignore_index, name, loss=None):
 
 # -------------------------------------------------------------------------------------------- losses of probabilities
 
-def log_clamped(p):
-    """log p, at least -100."""
-    with np.errstate(divide="ignore"):
-        return np.maximum(np.log(p), -100).astype(p.dtype)
-
-
-def write_bce(y, p, t, factor):
-    losses = -(t * log_clamped(p) + (1 - t) * log_clamped(1 - p))
-    y[...] = losses if y.shape == p.shape else losses.sum() * factor
-
-
-def write_bce_vjps(dp, dt, g, p, t, factor):
-    dp[...] = g * factor * (p - t) / np.maximum(p * (1 - p), 1e-12)
-    if dt is not None:
-        dt[...] = g * factor * (log_clamped(1 - p) - log_clamped(p))
-
-
-def fused_binary_cross_entropy(input, target, reduction):
-    """∂/∂p = (p - t) / max(p (1 - p), 10⁻¹²), over n for the mean; ∂/∂t = log(1 - p) - log p."""
-    factor = 1.0 / input.size if reduction == "mean" else 1.0
-    y = empty_array(input.shape if reduction == "none" else (), input.dtype)
-    launch(write_bce, y, input, target, factor)
-
-    def vjps(g, needs):
-        dp, dt = empty_like(input, target)
-        launch(write_bce_vjps, dp, dt if needs[1] else None, g, input, target, factor)
-        return dp, dt if needs[1] else None
-
-    return y, vjps
-
-
-@fused_by(fused_binary_cross_entropy)
-def probability_losses(input, target, reduction):
-    q = 1.0 - input
-    losses = -(target * log_probability(input, q) + (1.0 - target) * log_probability(q, input))
-    return reduced(losses, reduction)
-
-
 def log_probability(p, q):
     """log p, at least -100, whose derivative is q / max(p q, 10⁻¹²) with q = 1 - p, as in PyTorch.
 
@@ -231,7 +182,8 @@ def binary_cross_entropy(input, target, reduction="mean"):
     name = "binary_cross_entropy"
     input, target = same_shapes(name, input, target, reduction)
     launch(check_probabilities, name, as_numpy(detach(input)))
-    return probability_losses(input, target, reduction)
+    q = 1.0 - input
+    return reduced(-(target * log_probability(input, q) + (1.0 - target) * log_probability(q, input)), reduction)
 
 
 def check_probabilities(name, p):
@@ -241,15 +193,15 @@ def check_probabilities(name, p):
         raise ValueError(f"{name}: expected probabilities from 0 to 1 (of a sigmoid), got {p[wrong].flat[0]}")
 
 
-def logits_target_vjp(dt, g, x, dx, factor):
-    launch(np.multiply, g, x, dt)
-    launch(np.multiply, dt, -factor, dt)
+def write_logits_target_vjp(dt, g, x, dx, factor):
+    np.multiply(g, x, out=dt)
+    np.multiply(dt, -factor, out=dt)
 
 
 def fused_binary_cross_entropy_with_logits(input, target, reduction):
     """∂/∂x = sigmoid(x) - target, ∂/∂target = -x, over n for the mean."""
     return loss_of_pairs(kernels.losses.bce_with_logits, kernels.losses.bce_with_logits_backward, input, target,
-                         reduction, logits_target_vjp)
+                         reduction, write_logits_target_vjp)
 
 
 @fused_by(fused_binary_cross_entropy_with_logits)

@@ -7,8 +7,8 @@ import numpy as np
 from .. import kernels
 from ..errors import check_int, check_number, describe
 from ..kernels import launch
-from ..tensors import Tensor, cast, contiguous, empty_array
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, detach, empty_like, fused_by
+from ..tensors import Tensor, cast, contiguous
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, detach, fused_by
 
 
 def scale_and_shift(name, x, shape, weight, bias):
@@ -26,26 +26,22 @@ def scale_and_shift(name, x, shape, weight, bias):
 
 
 def fused_layer_norm(x, weight, bias, eps):
-    """With x̂ the normalised rows and s = g w: ∂x = (s - mean(s) - x̂ mean(s x̂)) / σ, ∂w = Σ g x̂, ∂b = Σ g."""
-    n, w = weight.size, contiguous(weight).ravel()
-    y, rows = empty_array(x.shape, x.dtype), contiguous(x).reshape(-1, n)
-    mean, rstd = (empty_array(len(rows), x.dtype) for _ in range(2))
-    launch(kernels.normalization.layer_norm, y.reshape(-1, n), mean, rstd, rows, w, contiguous(bias).ravel(), eps)
+    """With x̂ the normalized rows and s = g w: ∂x = (s - mean(s) - x̂ mean(s x̂)) / σ, ∂w = Σ g x̂, ∂b = Σ g."""
+    rows = contiguous(x).reshape(-1, weight.size)
+    y, mean, rstd = compute(kernels.normalization.layer_norm, (rows, rows[:, 0], rows[:, 0]), rows, weight, bias, eps)
 
     def vjps(g, needs):
-        dx, dw, db = empty_like(x, weight, bias)
-        launch(kernels.normalization.layer_norm_backward, dx.reshape(-1, n), dw.ravel(), db.ravel(),
-               contiguous(g).reshape(-1, n), rows, mean, rstd, w)
-        return dx, dw, db
+        dx, dw, db = compute(kernels.normalization.layer_norm_backward, (rows, weight, bias),
+                             contiguous(g).reshape(rows.shape), rows, mean, rstd, weight)
+        return dx.reshape(x.shape), dw, db
 
-    return y, vjps
+    return y.reshape(x.shape), vjps
 
 
 @fused_by(fused_layer_norm)
 def normalize(x, weight, bias, eps):
-    axes = tuple(range(x.ndim - weight.ndim, x.ndim))
-    d = x - x.mean(axes, keepdims=True)
-    return d / np.sqrt((d * d).mean(axes, keepdims=True) + eps) * weight + bias
+    d = x - x.mean(-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -60,7 +56,11 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
         raise ValueError(f"layer_norm: nothing to average over in shape {shape}")
     weight, bias = scale_and_shift("layer_norm", x, shape, weight, bias)
     check_floats("layer_norm", x, weight, bias)
-    return normalize(x, weight, bias, float(check_number("layer_norm", "eps", eps)))
+    eps = float(check_number("layer_norm", "eps", eps))
+    if len(shape) == 1:
+        return normalize(x, weight, bias, eps)
+    rows = x.reshape(*x.shape[:x.ndim - len(shape)], math.prod(shape))
+    return normalize(rows, weight.reshape(-1), bias.reshape(-1), eps).reshape(*x.shape)
 
 
 # ---------------------------------------------------------------------------------------------------------- batch norm
@@ -73,16 +73,15 @@ def by_channels(x):
 def fused_batch_norm(x, weight, bias, statistics, constant, eps):
     """x̂ = (x - mean) / √(variance + eps), y = w x̂ + b. ∂w = Σ g x̂, ∂b = Σ g, the sums over all but the channels;
     ∂x = w / √(variance + eps) · (g - mean(g) - x̂ mean(g x̂)), without the means where the statistics are constant."""
-    y, rows, w = empty_array(x.shape, x.dtype), by_channels(x), contiguous(weight)
-    launch(kernels.convolution.batch_norm, by_channels(y), rows, *statistics, w, contiguous(bias), eps)
+    rows = by_channels(x)
+    y, = compute(kernels.convolution.batch_norm, [rows], rows, *statistics, weight, bias, eps)
 
     def vjps(g, needs):
-        dx, dw, db = empty_like(x, weight, bias)
-        launch(kernels.convolution.batch_norm_backward, by_channels(dx), dw, db, by_channels(g), rows, *statistics, w,
-               eps, not constant)
-        return dx, dw, db
+        dx, dw, db = compute(kernels.convolution.batch_norm_backward, (rows, weight, bias), by_channels(g), rows,
+                             *statistics, weight, eps, not constant)
+        return dx.reshape(x.shape), dw, db
 
-    return y, vjps
+    return y.reshape(x.shape), vjps
 
 
 @fused_by(fused_batch_norm)
@@ -109,9 +108,8 @@ def batch_statistics(x):
     """The mean and the variance of each channel as plain arrays, (channels,) each."""
     if not isinstance(x, Tensor):
         return [s.reshape(-1) for s in channel_statistics(detach(x))]
-    mean, variance = (empty_array(x.shape[1], x.dtype) for _ in range(2))
-    launch(kernels.convolution.channel_moments, mean, variance, by_channels(x._data))
-    return mean, variance
+    rows = by_channels(x._data)
+    return compute(kernels.convolution.channel_moments, (rows[0, :, 0], rows[0, :, 0]), rows)
 
 
 def update_running_stats(running, new, momentum, factor=1.0):

@@ -8,7 +8,7 @@ from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array, filled, stack
 from .activations import ACTIVATIONS, sigmoid, tanh
 from .dense import linear
-from .dispatch import check_floats, empty_like, fused_by
+from .dispatch import check_floats, compute, fused_by
 
 
 def stacked(parts):
@@ -56,8 +56,7 @@ def fused_rnn(x, h, weight, nonlinearity="tanh"):
     launch(kernels.recurrent.rnn(nonlinearity), states, contiguous(x), w)
 
     def vjps(g, needs):
-        dx, dh = empty_like(x, h)
-        launch(kernels.recurrent.rnn_backward(nonlinearity), dx, dh, contiguous(g), states, w)
+        dx, dh = compute(kernels.recurrent.rnn_backward(nonlinearity), (x, h), g, states, w)
         return dx, dh, weight_vjp(dx, states) if needs[2] else None
 
     return states[1:], vjps
@@ -84,8 +83,7 @@ def fused_lstm(x, h, c, weight):
     launch(kernels.recurrent.lstm, *states, gates, contiguous(x), w)
 
     def vjps(g, needs):
-        dx, dh, dc = empty_like(x, h, c)
-        launch(kernels.recurrent.lstm_backward, dx, dh, dc, *contiguous(g), states[1], gates, w)
+        dx, dh, dc = compute(kernels.recurrent.lstm_backward, (x, h, c), *contiguous(g), states[1], gates, w)
         return dx, dh, dc, weight_vjp(dx, states[0]) if needs[3] else None
 
     return states[:, 1:], vjps
@@ -119,12 +117,11 @@ def fused_gru(x, h, weight, bias=None):
     launch(kernels.recurrent.gru, states, gates, contiguous(x), w, b)
 
     def vjps(g, needs):
-        dx, da, dh = empty_like(x, x, h)
-        launch(kernels.recurrent.gru_backward, dx, da, dh, contiguous(g), states, gates, w)
-        db = empty_array(b.shape, b.dtype) if bias is not None and needs[3] else None
-        if db is not None:
-            launch(kernels.dense.column_sums, db, da.reshape(-1, b.size))
-        return dx, dh, weight_vjp(da, states) if needs[2] else None, db
+        dx, da, dh = compute(kernels.recurrent.gru_backward, (x, x, h), g, states, gates, w)
+        dw = weight_vjp(da, states) if needs[2] else None
+        if bias is None:
+            return dx, dh, dw
+        return dx, dh, dw, *compute(kernels.dense.column_sums, [b], da.reshape(-1, b.size))
 
     return states[1:], vjps
 

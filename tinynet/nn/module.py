@@ -318,7 +318,7 @@ def as_input(layer, x, features, weight):
     if not shape or shape[-1] != features:
         got = f"has {shape[-1]} features in its last axis" if shape else f"is {describe(x)}"
         raise ValueError(f"{name}: input {got}, expected {features}")
-    return F.beside(array, weight)
+    return F.as_operand(array, weight)
 
 
 def check_sizes(layer, **sizes):

@@ -2,8 +2,8 @@
 
 import importlib
 
-HOMES = {"explain": "explanations", "draw": "drawings", "walkthrough": "walkthroughs", "film": "films",
-         "Recorder": "films"}
+HOMES = {"explain": "explanations", "diagnose": "diagnostics", "draw": "drawings", "walkthrough": "walkthroughs",
+         "film": "films", "Recorder": "films"}
 
 
 def __getattr__(name):

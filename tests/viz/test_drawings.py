@@ -490,7 +490,8 @@ def test_focus_on_a_node_opens_what_its_layer_computed_to_get_it():
 
 @pytest.mark.parametrize("focus, sentence", [
     ("layers.9", "the layers that were called are: .*layers.0, layers.1"), ("layers.0[16]", "which has 16"),
-    ("layers.0[x]", "integers"), (5, "sample 5; the graph has 2"), (-1, "sample -1"), (2.5, "expected focus to be a node"),
+    ("layers.0[x]", "integers"), (5, "sample 5; the graph has 2"), (-1, "sample -1"),
+    (2.5, "expected focus to be a node"),
     ((7, "layers.0[1]"), "called 2 times"), ("layers.1[0,1]", r"shape \(16,\)"),
     (Value(1.0), "not part of this graph")])
 def test_a_focus_that_is_nowhere_says_so(focus, sentence):
@@ -733,7 +734,7 @@ def test_arrows_never_run_in_a_circle(batch, focus):
     assert not runs_in_a_circle(draw(loss, depth=1, focus=focus))
 
 
-# ------------------------------------------------------------------------------------------------------------ diagnostics
+# ---------------------------------------------------------------------------------------------------------- diagnostics
 
 
 def test_a_mistake_is_a_badge_on_its_box_and_a_sentence_beneath(graphviz):
@@ -764,7 +765,7 @@ def test_a_mistake_is_found_and_a_healthy_graph_has_none():
 def test_a_broken_graph_has_exactly_its_badge(graph, kind):
     view = draw(graph()).view
     assert [note.split(":")[0] for note in view.notes] == [f"⚠ 1  {kind}"]
-    assert sum(len(box.badges) for box in view.boxes) == (kind != "Unconnected parameter")  # what is not there has no box
+    assert sum(len(box.badges) for box in view.boxes) == (kind != "Unconnected parameter")  # not there: no box
 
 
 def test_the_text_alternative_is_the_explanation():

@@ -292,7 +292,8 @@ def not_reached():
 
 
 BROKEN = [(no_backward, "backward() not called"), (backward_twice, "backward() called twice"),
-          (old_gradients, "Stale gradients"), (dead_relu, "Dead ReLU"), (saturated_tanh, "Saturated tanh"), (saturated_sigmoid, "Saturated sigmoid"),
+          (old_gradients, "Stale gradients"), (dead_relu, "Dead ReLU"), (saturated_tanh, "Saturated tanh"),
+          (saturated_sigmoid, "Saturated sigmoid"),
           (not_reached, "Unconnected parameter"), (nan_forward, "Origin of NaN"), (nan_backward, "Origin of NaN")]
 
 

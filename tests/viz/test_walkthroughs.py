@@ -495,7 +495,7 @@ def test_a_large_graph_is_folded_and_told_box_by_box(opened):
     from .test_drawings import moons_loss
 
     _, loss = moons_loss(n=20)
-    said_so = "Folded by layer: the graph has [0-9,]+ nodes, and more than 300 are not stepped through"
+    said_so = "Folded by layer: the graph has [0-9,]+ nodes, and more than 300 are not shown one by one"
     with pytest.warns(UserWarning, match=said_so):
         page = opened(loss)
     assert "Folded by layer" in text(page, ".summary")

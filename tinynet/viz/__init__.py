@@ -1,4 +1,4 @@
-"""Everything that is seen. Each name is loaded on first use: an explanation in words needs neither NumPy nor Graphviz."""
+"""Everything that is seen. Each name is loaded on first use: an explanation needs neither NumPy nor Graphviz."""
 
 import importlib
 

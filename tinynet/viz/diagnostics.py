@@ -9,10 +9,12 @@
 
 import copy
 import math
+import operator
+import re
 
 from ..graph import topological
 from ..value import RULES, Rule, Value
-from .labels import Models, data_of, grad_of, names, numeral, one_line
+from .labels import Models, data_of, extent, grad_of, names, numeral, one_line
 
 SATURATED = 1e-3  # a tanh or sigmoid whose derivative is below this passes almost no gradient
 MANY = 8  # so many samples decide whether a neuron is dead, or just inactive for these
@@ -22,8 +24,8 @@ def diagnose(root, parameters=()):
     """What goes wrong in a graph, as [(node, sentence)]; nothing for a healthy one.
 
     Seven things are found: backward() not called, backward() called twice, gradients left from an earlier step, a dead
-    ReLU, a saturated tanh or sigmoid, a parameter that the loss does not depend on, and the origin of NaN. Each sentence
-    begins with the name of the mistake and a colon, then says what to do.
+    ReLU, a saturated tanh or sigmoid, a parameter that the loss does not depend on, and the origin of NaN. Each
+    sentence begins with the name of the mistake and a colon, then says what to do.
 
     `root` is a Value or a Tensor, or a list of them. `parameters` are a model, or leaves that the loss should depend
     on; those of the layers that were called in the graph are known anyway.
@@ -45,7 +47,7 @@ def diagnose(root, parameters=()):
 
 
 def contributions(root):
-    """Yield (node, i, g, share) in the order of the backward pass: input i of node receives `share` of its gradient g."""
+    """Yield (node, i, g, share) in backward order: input i of node, whose upstream gradient is g, receives `share`."""
     for node, g in root.gradients():
         if node.inputs:
             both = (node, *node.inputs) if not isinstance(node, Value) else (node.data, *[x.data for x in node.inputs])
@@ -63,26 +65,22 @@ def has_nan(x):
     return x.dtype.kind == "f" and bool((abs(x) >= 0.0).all()) is False  # every comparison with a NaN is False
 
 
-def extent(node):
-    x = data_of(node)
-    return numeral(x) if isinstance(x, float) else f"{numeral(float(x.min()))} … {numeral(float(x.max()))}"
-
-
 def origin_of_nan(order, roots, name):
     """The first operation that produced NaN, in the forward pass, or else in the backward pass."""
     for node in order:
         if has_nan(data_of(node)) and not any(has_nan(data_of(x)) for x in node.inputs):
             if not node.inputs:
                 return [(node, f"Origin of NaN: {name[node]} is NaN from the start; check the data it was made from")]
-            numbers = ", ".join(f"{name[x]} = {extent(x)}" for x in node.inputs)
+            numbers = ", ".join(f"{name[x]} = {extent([data_of(x)], numeral)}" for x in node.inputs)
             return [(node, f"Origin of NaN: {node.op.name} produced NaN in {name[node]} from {numbers}; keep its "
                            "operands in range")]
     if len(roots) == 1 and any(has_nan(grad_of(node)) for node in order):
         for node, i, _, share in contributions(roots[0]):
             if has_nan(share):
                 x = node.inputs[i]
-                return [(node, f"Origin of NaN: in the backward pass, {node.op.name} has no derivative with respect to "
-                               f"{name[x]} at {extent(x)}; keep it where the operation is differentiable")]
+                return [(node, f"Origin of NaN: in the backward pass, {node.op.name} has no derivative with respect "
+                               f"to {name[x]} at {extent([data_of(x)], numeral)}; keep it where the operation is "
+                               "differentiable")]
     return []
 
 
@@ -107,8 +105,8 @@ def wrong_gradients(root, order, name):
         left = [leaf for leaf in leaves if not same(grad_of(leaf), fresh[leaf])]
         more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
         sizes = f" ({numeral(left[0].grad)}; this graph gives {numeral(fresh[left[0]])})" if value else ""
-        return [(left[0], f"Stale gradients: those of {name[left[0]]}{sizes}{more} still contain gradients of an earlier "
-                          "step; call zero_grad() before backward()")]
+        return [(left[0], f"Stale gradients: those of {name[left[0]]}{sizes}{more} still contain gradients of an "
+                          "earlier step; call zero_grad() before backward()")]
     if times > 1.5:
         return [(root, f"backward() called twice: the gradients of the leaves are {times:.0f} times those of this "
                        "graph; call backward() once, after zero_grad()")]
@@ -117,27 +115,19 @@ def wrong_gradients(root, order, name):
 
 def is_current(order):
     """Whether the numbers in a graph still follow from its leaves."""
-    for node in order:
-        numbers = [data_of(x) for x in node.inputs]
+    for node in filter(operator.attrgetter("inputs"), order):
+        numbers, again = [data_of(x) for x in node.inputs], None
+        reads_leaf = any(x.requires_grad and not x.inputs for x in node.inputs)
         try:
-            if isinstance(node.op, Rule) and node.inputs:
-                y = node.op.value(*numbers)
-                unchanged = y == node.data or math.isclose(y, node.data, rel_tol=1e-9)
-            elif any(x.requires_grad and not x.inputs for x in node.inputs) and is_pure(node.op):
-                y = copy.copy(node.op).forward(*numbers)  # of arrays only what reads a leaf is computed again
-                unchanged = same(y, data_of(node), tolerance=1e-6)
-            else:
-                continue
+            if isinstance(node.op, Rule):
+                again = node.op.value(*numbers)
+            elif reads_leaf and not re.search("drop|norm", node.op.name):  # no memory, not random
+                again = copy.copy(node.op).forward(*numbers)
         except (ArithmeticError, ValueError):
             return False
-        if not unchanged:
+        if again is not None and not same(again, data_of(node), tolerance=1e-6):
             return False
     return True
-
-
-def is_pure(op):
-    """Whether computing it again gives the same and changes nothing."""
-    return "drop" not in op.name and "norm" not in op.name
 
 
 def same(a, b, tolerance=1e-4):
@@ -174,7 +164,7 @@ def unconnected(inside, known, name):
             for stem, p in missing.items() if stem not in reached]
 
 
-# ----------------------------------------------------------------------------------------------- dead or saturated units
+# ---------------------------------------------------------------------------------------------- dead or saturated units
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")  # their derivatives vanish at one end or at both
 
@@ -207,11 +197,11 @@ def dead_or_saturated(order, roots, known, name):
         elif node in closed and node in alive:
             sources = [x for x in sources_of(node) if x.requires_grad]
             if 2 * sum(x not in alive for x in sources) > len(sources):
-                found.append((node, sentence_of(node.op.name, name[node], f"at {extent(node.inputs[0])}")))
+                found.append((node, sentence_of(node.op.name, name[node], f"at {numeral(node.inputs[0].data)}")))
     for layer in layers.values():
         first = layer[0]
         if closed.issuperset(layer):
-            where = f"and all {len(layer):,} of its layer" if len(layer) > 1 else f"at {extent(first.inputs[0])}"
+            where = f"and all {len(layer):,} of its layer" if len(layer) > 1 else f"at {numeral(first.inputs[0].data)}"
             found.append((first, sentence_of(first.op.name, name[first], where)))
         elif not closed.isdisjoint(layer):
             neurons = {}

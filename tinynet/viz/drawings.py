@@ -20,6 +20,7 @@ Graphviz wrote is given its style sheet and its text alternative. The light colo
 viewer shows them; the dark ones are rules of a style sheet for `prefers-color-scheme: dark`.
 """
 
+import functools
 import os
 import re
 import tempfile
@@ -81,6 +82,8 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
     if depth is not None:
         check_int("draw", "depth", depth, least=0)
     view = graph_view(what, input_shape, derivatives, depth, focus, limit, fused)
+    if view.notes and depth is None and focus is None and input_shape is None:
+        warnings.warn(view.notes[0], stacklevel=2)
     if input_shape is None:
         if not view.folded:
             view.sentences = [line for root in view.roots for line in explain(root, limit=None).sentences]
@@ -94,22 +97,19 @@ class Drawing:
     def __init__(self, view, direction="LR"):
         self.view = view
         self.source = dot_of(view, direction)
-        self.rendered = None
 
     def __repr__(self):
         kinds = [box.kind for box in self.view.boxes]
         operations = kinds.count("op")
         return f"Drawing({len(kinds) - operations} boxes, {operations} operations, {len(self.view.arrows)} edges)"
 
-    @property
+    @functools.cached_property
     def svg(self):
         """The picture as one SVG document for light and dark, with a text alternative."""
-        if self.rendered is None:
-            if len(self.view.boxes) > SLOW:
-                warnings.warn(f"Laying out {len(self.view.boxes):,} boxes can take minutes; a smaller limit=, or "
-                              "depth=, folds them.", stacklevel=2)
-            self.rendered = finished(layout(self.source, "svg"), self.view)
-        return self.rendered
+        if len(self.view.boxes) > SLOW:
+            warnings.warn(f"Laying out {len(self.view.boxes):,} boxes can take minutes; a smaller limit=, or depth=, "
+                          "folds them.", stacklevel=2)
+        return finished(layout(self.source, "svg"), self.view)
 
     def _repr_svg_(self):
         return self.svg

@@ -103,7 +103,7 @@ Contribution = namedtuple("Contribution", "node i g share before count")
 
 
 class Trace:
-    """The steps of a graph of Values: a node for each step forward; the root, then a Contribution for each step back."""
+    """The steps of a graph of Values: a node for each step forward, a Contribution for each step back."""
 
     def __init__(self, root, order, name):
         self.root, self.name = root, name

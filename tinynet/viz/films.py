@@ -71,7 +71,7 @@ class Recorder:
             raise TypeError(f"Recorder: expected a model, got {type(model).__name__}")
         self.model, self.most, self.every, self.steps = model, check_int("Recorder", "frames", frames, least=2), 1, 0
         self.frames = []
-        self.shadow = copy.deepcopy(model).to("tensor").eval()  # the model on arrays, to evaluate at many points at once
+        self.shadow = copy.deepcopy(model).to("tensor").eval()  # on arrays, to evaluate many points at once
         self.x = None if x is None else numbers_of(x)
         self.y = None if y is None else numbers_of(y).reshape(-1)
         if self.x is not None and self.y is not None and self.x.ndim == 2 and len(self.x) != len(self.y):
@@ -294,7 +294,8 @@ class Film(Page):
     def html(self):
         """The page, one file that needs nothing else."""
         about, data = packed(self.history)
-        return page_text("film", f"{self.title}, step by step", heading=escaped(self.title), about=quoted(about), data=data)
+        return page_text("film", f"{self.title}, step by step", heading=escaped(self.title), about=quoted(about),
+                         data=data)
 
     def save(self, path):
         """Write the page (.html), or the last frame as a picture (.png, .svg, .pdf)."""
@@ -351,8 +352,9 @@ class Frame:
         frame = self.frame
         figure.suptitle(f"{self.title}: step {frame['step']}, loss {frame['loss']:.4g}", fontweight="bold")
         panels = [panel for panel, there in (
-            (self.decision, "decision" in frame), (self.weights, any(p.ndim == 2 for p in frame["parameters"].values())),
-            (self.loss, True), (self.sizes, frame["sizes"]), (self.neurons, frame.get("neurons")),
+            (self.decision, "decision" in frame),
+            (self.weights, any(p.ndim == 2 for p in frame["parameters"].values())), (self.loss, True),
+            (self.sizes, frame["sizes"]), (self.neurons, frame.get("neurons")),
             (self.attention, frame.get("attention"))) if there]
         columns = min(len(panels), 3)
         rows = -(-len(panels) // columns)
@@ -381,7 +383,8 @@ class Frame:
     def weights(self, axes):
         layers = [p for p in self.frame["parameters"].values() if p.ndim == 2 and p.size <= 2000]
         if any(a.shape[0] != b.shape[1] for a, b in pairwise(layers)):
-            return matrices(axes, layers)
+            maps = [p / (np.abs(p).max() or 1.0) for p in layers]  # no chain, as those of attention
+            return tiles(axes, maps, "weights: + blue, − orange", **signs(), aspect="auto", interpolation="nearest")
         for k, weight in enumerate(layers):
             size = np.abs(weight).max() or 1.0
             for (i, j), w in np.ndenumerate(weight / size):
@@ -405,7 +408,7 @@ class Frame:
 
     def sizes(self, axes):
         names = self.frame["sizes"]
-        sizes = {name: [f["sizes"].get(name) or math.nan for f in self.frames] for name in names}  # log of 0 is undefined
+        sizes = {name: [f["sizes"].get(name) or math.nan for f in self.frames] for name in names}  # 0 has no log
         self.curves(axes, "gradient size (root mean square)", sizes, linewidth=1)
         axes.set(yscale="log")
         if len(names) <= 8:
@@ -429,30 +432,17 @@ def signs():
     return {"cmap": colours.with_extremes(bad="#dfe3e9"), "vmin": -1, "vmax": 1}  # bad: between tiles
 
 
-def matrices(axes, found):
-    """Matrices that do not form a chain, as those of attention: each as a map."""
-    columns = math.ceil(math.sqrt(1.5 * len(found)))
-    rows = -(-len(found) // columns)
-    for k, matrix in enumerate(found):
-        r, c = divmod(k, columns)
-        small = axes.inset_axes([c / columns, 1 - (r + 1) / rows, 0.92 / columns, 0.92 / rows])
-        small.imshow(matrix / (np.abs(matrix).max() or 1.0), **signs(), aspect="auto", interpolation="nearest")
-        small.set(xticks=[], yticks=[])
-    axes.set(title="weights: + blue, − orange")
-    axes.axis("off")
-
-
 def tiles(axes, maps, title, **look):
-    """Small square pictures side by side, as many in a row as suits the shape of the panel."""
+    """Small pictures side by side, as many in a row as suits the shape of the panel."""
     aspect = axes.bbox.width / axes.bbox.height
     columns = min(len(maps), max(1, round(math.sqrt(aspect * len(maps)))))
     rows = -(-len(maps) // columns)
-    height, width = maps[0].shape
+    height, width = np.max([tile.shape for tile in maps], axis=0)
     gap = max(1, width // 12)
     wall = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), np.nan)
     for k, tile in enumerate(maps):
         r, c = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
-        wall[r:r + height, c:c + width] = tile
+        wall[r:r + tile.shape[0], c:c + tile.shape[1]] = tile
     axes.imshow(wall, **look)
     axes.set(title=title)
     axes.axis("off")

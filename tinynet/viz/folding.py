@@ -1,17 +1,13 @@
-"""Which nodes share a box: folding puts thousands of nodes into a few groups, one for each layer; a focus stays open."""
+"""Which nodes share a box: folding puts thousands of nodes into a few groups, one a layer; a focus stays open."""
 
 import math
 import re
+from collections import namedtuple
 
-from .labels import calls_around, data_of, shape_text
+from .labels import calls_around, data_of, is_array, shape_text
 
 BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
 ALONE = ("neuron", "one sample", "after it")  # the roles of boxes that hold one thing, of whatever number of nodes
-
-
-def is_array(x):
-    """Whether x holds more than one number (a Tensor's data or gradient)."""
-    return getattr(x, "size", 1) != 1
 
 
 class Group:
@@ -168,17 +164,12 @@ def tightest(order, models, depth, focus, limit):
 # -------------------------------------------------------------------------------------------------------------- focus
 
 
-class Focus:
-    """What a focus opens: the nodes drawn one by one, and those that have boxes of their own in a folded picture.
-
-    open     a set of nodes
-    apart    {node: (key, name, role) of a box that belongs to one neuron or one layer call}
-    part     {node: the role of boxes that hold operations of one kind}
-    head     the attention head that arrays are cut down to, as (number, how many there are)
-    """
-
-    def __init__(self, open=(), apart=None, part=None, head=None):
-        self.open, self.apart, self.part, self.head = set(open), apart or {}, part or {}, head
+# What a focus opens: the nodes drawn one by one, and those that have boxes of their own in a folded picture.
+#   open     a set of nodes
+#   apart    {node: (key, name, role) of a box that belongs to one neuron or one layer call}
+#   part     {node: the role of boxes that hold operations of one kind}
+#   head     the attention head that arrays are cut down to, as (number, how many there are)
+Focus = namedtuple("Focus", "open apart part head", defaults=({}, {}, None))
 
 
 def focused(focus, order, roots, models, depth, limit):
@@ -356,4 +347,4 @@ class Calls:
                 row = re.search(r"\[(\d+)", x.label) if projects else None
                 belongs[node] |= {int(row[1]) % call.module.embed_dim // width} if row else belongs.get(x, set())
         own = {node for node, mine in belongs.items() if mine == {number}}
-        return Focus(own) if len(own) <= limit // 3 else Focus(part=dict.fromkeys(own, f"head {number}"))
+        return Focus(own) if len(own) <= limit // 3 else Focus(set(), part=dict.fromkeys(own, f"head {number}"))

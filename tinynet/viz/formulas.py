@@ -58,33 +58,29 @@ def operation(name, texts):
     return f"-{texts[0]}" if name == "neg" else f"{name}({', '.join(texts)})"
 
 
-def marks(count):
-    return [f"⟦{letter}⟧" for letter in LETTERS[:count]]
-
-
-def alone(formula):
-    """Operands that stand alone in a call get the marks that say so."""
-    return re.sub(r"(?<=\w)\(⟦(\w)⟧\)", r"(⟪\1⟫)", formula)
+def marked(text, variables):
+    """A formula of these variables with marks in place of them: "⟦a⟧ + ⟦b⟧", "max(⟪a⟫, ⟪b⟫)"."""
+    marks = {name: f"⟦{letter}⟧" for name, letter in zip(variables, LETTERS)} | {"y": "⟦y⟧"}
+    text = re.sub(r"\b[^\W\d]\w*\b", lambda word: marks.get(word[0], word[0]), text)
+    return re.sub(r"(?<=\w\(|, )⟦(\w)⟧(?=[,)])", r"⟪\1⟫", text)
 
 
 @functools.cache
 def written(rule):
-    """The operation of a rule as text: "⟦a⟧ + ⟦b⟧", "max(⟪a⟫, ⟪b⟫)"."""
-    text = operation(rule.name, marks(rule.value.__code__.co_argcount))
-    return text.replace("⟦", "⟪").replace("⟧", "⟫") if text.startswith(rule.name + "(") else text
+    """The operation of a rule as text."""
+    variables = operands(rule.value)
+    return marked(operation(rule.name, variables), variables)
 
 
 @functools.cache
 def cases(derivative):
     """The cases of a derivative: [(condition, upstream gradient × formula as text), …]; the last has no condition."""
-    tree, variables, found = source(derivative), operands(derivative), []
-    named = dict(zip(variables, [*marks(len(variables) - 1), "⟦y⟧"]))
+    tree, found = source(derivative), []
     while tree is not None:
         test, formula = (tree.test, tree.body) if isinstance(tree, ast.IfExp) else (None, tree)
         text = ast.unparse(ast.BinOp(ast.Name("g"), ast.Mult(), formula)).removeprefix("g").replace("math.", "")
         text = re.sub(r"(?<!e)-(\d[\w.]*)", r"(-\1)", re.sub(r"\b(\d+)\.0\b", r"\1", text))  # 1.0 is 1, −1 is (-1)
-        text = re.sub(r"\b[^\W\d]\w*\b", lambda word: named.get(word[0], word[0]), text)
-        found.append((test, "⟦g⟧" + alone(text)))
+        found.append((test, "⟦g⟧" + marked(text, operands(derivative)[:-1])))
         tree = tree.orelse if test else None
     return found
 
@@ -167,7 +163,7 @@ def rule_script(rule):
 
 
 def rules_script(rules=()):
-    """The derivative table and more rules as one JavaScript object; the table is whole, since its rules use each other."""
+    """The derivative table and more rules as a JavaScript object; the table is whole: its rules use each other."""
     rows = {**RULES, **{rule.name: rule for rule in rules}}
     return "{\n" + "".join(f"  {quoted(name)}: {rule_script(rule)},\n" for name, rule in rows.items()) + "}"
 

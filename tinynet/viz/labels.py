@@ -53,6 +53,26 @@ def signed(x):
     return f"+{figure(x)}" if x > 0 else figure(x)
 
 
+def is_array(x):
+    """Whether x holds more than one number (a Tensor's data or gradient)."""
+    return getattr(x, "size", 1) != 1
+
+
+def single(x):
+    """The number in x, which is a number or an array of one."""
+    return x.item() if hasattr(x, "item") else x
+
+
+def extent(numbers, text=figure):
+    """The minimum and the maximum of some numbers and arrays: "−1.2 … 3.4"; "nan" where one of them is NaN."""
+    ends = [(single(x.min()), single(x.max())) if is_array(x) else (single(x), single(x)) for x in numbers
+            if getattr(x, "size", 1)]
+    if not ends or any(low != low for low, _ in ends):
+        return "nan" if ends else "empty"
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return text(low) if low == high else f"{text(low)} … {text(high)}"
+
+
 def shape_text(shape):
     return str(tuple(int(n) for n in shape))
 

@@ -6,13 +6,13 @@ layer. Both end in a `GraphView`, which `drawings` draws.
 
 import copy
 import math
-import warnings
 
 from ..errors import describe
 from ..graph import mode, textbook, topological
 from ..value import Rule, Value
-from .folding import ALONE, Focus, focused, in_focus, is_array, leading_to, tightest
-from .labels import MINUS, Models, atom, data_of, figure, grad_of, names, shape_text, signed
+from .diagnostics import same
+from .folding import ALONE, Focus, focused, in_focus, leading_to, tightest
+from .labels import MINUS, Models, atom, data_of, extent, figure, grad_of, is_array, names, shape_text, signed, single
 
 
 class Box:
@@ -39,11 +39,6 @@ class Arrow:
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 
-def single(x):
-    """The number in x, which is a number or an array of one."""
-    return x.item() if hasattr(x, "item") else x
-
-
 def is_known(x):
     """Whether x is a finite number: what colours and products can be made of."""
     return x is not None and not is_array(x) and math.isfinite(single(x))
@@ -58,18 +53,6 @@ def tone_of(grad, largest):
     size = abs(grad) / largest
     level = 4 if size >= 0.5 else 3 if size >= 0.1 else 2 if size >= 0.01 else 1
     return ("positive" if grad > 0 else "negative") + str(level)
-
-
-def extent(numbers):
-    """The minimum and the maximum of some numbers and arrays: "−1.2 … 3.4"; "nan" where one of them is NaN."""
-    ends = [(single(x.min()), single(x.max())) if is_array(x) else (single(x), single(x)) for x in numbers
-            if getattr(x, "size", 1)]
-    if not ends:
-        return "empty"
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    if any(math.isnan(low) for low, _ in ends):
-        return "nan"
-    return figure(low) if low == high else f"{figure(low)} … {figure(high)}"
 
 
 def rms(numbers):
@@ -98,14 +81,9 @@ def derivatives_of(node):
     return [(d, g, None if g is None else d * g) if x.requires_grad else None for x, d in zip(node.inputs, local)]
 
 
-def order_marks(node):
-    """What stands before each operand's label: ① and ② where their order matters, as in a − b, else nothing."""
-    ordered = len(node.inputs) == 2 and node.op.name in ("-", "/", "**", "@", "matmul", "sub", "div", "pow")
-    return ["①", "②"] if ordered else [""] * len(node.inputs)
+# ---------------------------------------------------------------------------------------------------- boxes and arrows
 
-
-# ------------------------------------------------------------------------------------------------------ boxes and arrows
-
+ORDERED = ("-", "/", "**", "@", "matmul", "sub", "div", "pow")  # their operands are marked as ① and ②
 SYMBOLS = {"-": MINUS, "*": "×", "/": "÷", "**": "xʸ", "neg": f"{MINUS}x", "abs": "|x|", "sqrt": "√", "exp": "eˣ"}
 VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "power", "neg": "negate"}
 
@@ -126,7 +104,7 @@ class GraphView:
 
     def __init__(self, order, roots, models, folding=None, derivatives=False, numbers=True):
         self.order, self.parameters, self.numbers = order, models.parameters, numbers
-        self.roots = dict.fromkeys(roots)  # a set that keeps its order; Values are equal where their numbers are
+        self.roots = dict.fromkeys(roots)  # an ordered set: == of Values compares numbers
         self.group, self.rows = (folding.group, folding.rows()) if folding else ({}, [])
         self.home = {node: self.group[node].id if node in self.group else f"n{i}" for i, node in enumerate(order)}
         open_grads = [grad_of(node) for node in order if node not in self.group]
@@ -184,7 +162,8 @@ class GraphView:
         if not node.inputs:
             return
         op, name, local = "op-" + self.home[node], node.op.name, derivatives_of(node) if derivatives else ()
-        for i, (x, mark) in enumerate(zip(node.inputs, order_marks(node))):
+        marks = ["①", "②"] if name in ORDERED and len(node.inputs) == 2 else [""] * len(node.inputs)
+        for i, (x, mark) in enumerate(zip(node.inputs, marks)):
             arrow = Arrow(self.home[x], op, mark, f"operand {i + 1} of {name}: {self.said(x)}")
             self.arrows.append(arrow)
             if local and local[i]:
@@ -267,7 +246,7 @@ class GraphView:
         terms, total = " + ".join(terms), sum(share for *_, share in shares)
         if math.isclose(total, grad, rel_tol=1e-9, abs_tol=1e-300):
             return [("grad", f"{terms} = {signed(grad)}")]
-        return [("this pass", f"{terms} = {signed(total)}"), ("grad", signed(grad))]  # an earlier step's are still in it
+        return [("this pass", f"{terms} = {signed(total)}"), ("grad", signed(grad))]  # an earlier step's are in it
 
     def group_box(self, group, count, leaving):
         """The box of a group: shapes, how often, the range of what it puts out and the size of the gradient there."""
@@ -328,7 +307,7 @@ def shadow_copies(roots, opens):
     if len(roots) == 1 and roots[0].requires_grad and not is_array(data_of(roots[0])):
         found = dict(copies.get(roots[0], roots[0]).gradients())
         leaves = [(grad_of(node), g) for node, g in found.items() if not node.inputs and grad_of(node) is not None]
-        if leaves and all(close(kept, g) for kept, g in leaves):  # else they belong to another step than the graph
+        if leaves and all(same(kept, g) for kept, g in leaves):  # else they belong to another step than the graph
             for node, g in found.items():
                 if node.inputs:
                     node._grad = g
@@ -345,11 +324,6 @@ def recomputed(node):
             return function(*args, **options)
     finally:
         mode.scope, mode.grad_enabled = before
-
-
-def close(a, b):
-    """Whether two gradients are the same but for rounding."""
-    return a.shape == b.shape and float(abs(a - b).max(initial=0.0)) <= 1e-4 * float(abs(b).max(initial=0.0)) + 1e-12
 
 
 def cut_to_head(nodes, number, heads):
@@ -419,13 +393,12 @@ def graph_view(what, input_shape=None, derivatives=False, depth=None, focus=None
     order = topological(*roots)
     models, folding = Models(order), None
     if depth is None and focus is None and input_shape is None and len(order) > limit:
-        notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not drawn one "
-                     "by one. depth= looks into layers, focus= opens a part, limit= draws more.")
-        warnings.warn(notes[0], stacklevel=3)
+        notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {limit:,} are not shown one "
+                     "by one. depth= looks into layers, focus= opens a part, and draw(…, limit=) shows more.")
     if depth is not None or focus is not None or input_shape is not None or notes:
         depth = 1 if depth is None else depth
-        focus_on = Focus() if focus is None else focused(focus, order, roots, models, depth, limit)
-        focus_on.open |= opened
+        focus_on = Focus(set()) if focus is None else focused(focus, order, roots, models, depth, limit)
+        focus_on.open.update(opened)
         if len(focus_on.open) > limit:
             raise ValueError(f"draw: focus={focus!r} opens {len(focus_on.open):,} nodes, more than limit={limit:,}")
         if focus_on.head:

@@ -23,13 +23,12 @@ from .drawings import SVG, dot_of, element, finished, layout
 from .explanations import check_node, explain
 from .formulas import quoted, rules_script, source
 from .labels import Models, is_plain, names
-from .pages import Page, asset, escaped, page_text
+from .pages import Page, escaped, page_text
 from .scenes import GraphView, graph_view, rms
 
 MOST = 300  # nodes on a page: larger graphs are not stepped through one by one
 FORWARD = "Forward pass: each box is computed from the ones before it."
 BACKWARD = "Backward pass: how large a gradient of {} arrives at each box; rms is its root mean square."
-GUESS = '<label class="choice"><input type="checkbox" id="guess"> Guess the sign</label>'
 
 
 def walkthrough(root, title=None, *, depth=None, focus=None):
@@ -49,20 +48,17 @@ def walkthrough(root, title=None, *, depth=None, focus=None):
     if not isinstance(title, (str, type(None))):
         raise TypeError(f"walkthrough: expected title to be a string, got {describe(title)}")
     order = topological(root)
-    name, mistakes, notes = names(order), diagnose(root), []
-    if depth is None and focus is None and len(order) > MOST:
-        depth = 1
-        notes.append(f"Folded by layer: the graph has {len(order):,} nodes, and more than {MOST} are not stepped through "
-                     "one by one. depth= looks into layers, focus= opens a part.")
-        warnings.warn(notes[0], stacklevel=2)
-    live = isinstance(root, Value) and depth is None and focus is None
+    name, mistakes, whole = names(order), diagnose(root), depth is None and focus is None
+    live = isinstance(root, Value) and whole and len(order) <= MOST
     view, ids, page, rules, sentences = live_page(root, order, name) if live else told_page(
         root, order, name, depth, focus)
-    operations = sum(bool(node.inputs) for node in order)
-    counts = f"{counted(len(order), 'number' if isinstance(root, Value) else 'array')}, {counted(operations, 'operation')}."
-    summary = [counts, *notes, *view.notes]
+    if whole and view.notes:
+        warnings.warn(view.notes[0], stacklevel=2)
+    counts = {"number" if isinstance(root, Value) else "array": len(order),
+              "operation": sum(bool(node.inputs) for node in order)}
+    summary = [", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items()) + ".", *view.notes]
     view.mark(mistakes, most=len(mistakes))
-    view.notes = []
+    view.notes = []  # the page shows them above the picture
     for box in dict.fromkeys(view.where.values()):
         said = "".join(f", mistake {i}: {mistakes[i - 1][1]}" for i in box.badges)
         page["nodes"][int(ids[box.id])]["mistakes"] = said
@@ -74,23 +70,17 @@ def walkthrough(root, title=None, *, depth=None, focus=None):
         wide=board(view, ids, "LR"), tall=board(view, ids, "TB"), summary="<br>".join(map(escaped, summary)),
         forward=said[0], backward=escaped(said[1].format(name[root])),
         mistakes=f'<ul class="mistakes" aria-label="Mistakes">{lines}</ul>' if mistakes else "",
-        transcript=escaped("\n".join(sentences)),
-        whatif=asset("whatif.html") if live else "", guess=GUESS if live else "",
-        keys=", <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> a guess" if live else ""))
+        transcript=escaped("\n".join(sentences))))
 
 
-def counted(n, what):
-    return f"{n} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-# --------------------------------------------------------------------------------- a graph of Values, computed on the page
+# ------------------------------------------------------------------------------ a graph of Values, computed on the page
 
 WIDE, PRODUCT = "−0.0000 + …", "−0.000 × −0.000"  # room for numbers that come and go
 
 
 def live_page(root, order, name):
-    """(its view, with room for numbers that come and go; {id in the picture: its index on the page}; what the script needs
-    to compute the graph again; its rules; its sentences)
+    """(its view, with room for numbers that come and go; {id in the picture: its index on the page}; what the script
+    needs to compute the graph again; its rules; its sentences)
 
     The index of the edge of operand p of node n is "n.p".
     """

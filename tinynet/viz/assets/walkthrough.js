@@ -470,6 +470,7 @@ function start() {
     setTable();
     again();
   } else {
+    all(".live").forEach((part) => part.remove()); // there is nothing to compute
     setTranscript();
     show(0);
   }

@@ -24,6 +24,7 @@ import numpy as np
 from ..data import as_samples
 from ..errors import check_bool, check_choice, check_int, check_number, check_positive_int, describe
 from ..graph import no_grad
+from ..nn import Module
 from ..tensors import Generator, Tensor
 from ..value import Value
 from . import checkpoints, plans
@@ -92,6 +93,11 @@ class Run:
     """A training run: its steps, its results, the weights of its best epoch, and its checkpoint."""
 
     def __init__(self, model, loader, loss, optimizer, validation, metrics, scheduler, checkpoint, capture):
+        if not isinstance(model, Module):
+            raise TypeError(f"fit: expected a Module, got {type(model).__name__}")
+        if not hasattr(optimizer, "param_groups") or scheduler is not None and not hasattr(scheduler, "step"):
+            raise TypeError("fit: expected an optimiser and a learning-rate schedule of tinynet.optim, got "
+                            f"{describe(optimizer)} and {describe(scheduler)}")
         parameters = set(model.parameters())
         if not parameters & {p for group in optimizer.param_groups for p in group["params"]}:
             raise ValueError("fit: the optimiser holds none of the model's parameters; make it from model.parameters(),"

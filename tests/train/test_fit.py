@@ -1,4 +1,4 @@
-"""fit is the loop that one would write by hand: same numbers, on both engines, captured or not, and a clean way out."""
+"""fit is the loop that one would write by hand: the same results, on both engines, captured or not, and a clean end when interrupted."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Capture: eager and replayed steps give identical numbers, and what a replay could not repeat is refused."""
+"""Capture: eager and replayed steps give identical numbers, and what a replay could not repeat raises."""
 
 import contextlib
 import threading
@@ -118,11 +118,11 @@ def test_assigned_and_loaded_weights_are_seen():
     lambda x: x.data, lambda x: np.asarray(x), lambda x: x.tolist(), lambda x: repr(x),
     lambda x: x[x > 0], lambda x: x.grad,
 ])
-def test_reading_numbers_inside_a_step_is_refused(peek):
+def test_reading_numbers_inside_a_step_raises(peek):
     run = capture(lambda x: peek(x))
     with pytest.raises(ValueError, match="capture: .* inside a captured step would be read once"):
         run(tinynet.ones(2))
-    assert tinynet.ones(2).sum().item() == 2  # outside, nothing is refused afterwards
+    assert tinynet.ones(2).sum().item() == 2  # allowed outside, afterwards
 
 
 def test_wrong_uses_say_so():

@@ -190,7 +190,7 @@ def test_a_link_is_followed_and_permissions_are_those_of_any_new_file(tmp_path):
     assert os.stat(tmp_path / "plain").st_mode == os.stat(tmp_path / "folder" / "real.npz").st_mode
 
 
-# ------------------------------------------------------------------------------------------- an interrupted run that is resumed
+# ----------------------------------------------------------------------------------- an interrupted run that is resumed
 
 class Net(nn.Module):
     def __init__(self):
@@ -390,7 +390,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, checkpoint):
 def test_a_flipped_bit_in_the_numbers_names_the_array_and_changes_nothing(checkpoint):
     run, content, path = checkpoint
     before = run.state
-    for name, array in [("model.fc1.weight", run.model.state_dict()["fc1.weight"]), ("model.norm.bias", run.model.state_dict()["norm.bias"]),
+    for name, array in [*((f"model.{name}", run.model.state_dict()[name]) for name in ("fc1.weight", "norm.bias")),
                         ("optimizer.state.0.exp_avg", run.optimizer.state_dict()["state"][0]["exp_avg"])]:
         place = content.index(array.tobytes())
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])

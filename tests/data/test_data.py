@@ -75,7 +75,8 @@ def test_an_epoch_has_every_sample_once(n, batch_size, shuffle, drop_last, seed,
     assert all(size == batch_size for size in (sizes if drop_last else sizes[:-1])) and sum(sizes) == loader.samples
     for x, y in batches:
         assert isinstance(x, Tensor) and x.dtype == np.float32 and y.dtype == np.int64
-        assert np.array_equal(x.numpy(), np.stack([y.numpy(), y.numpy() + 0.5], axis=1))  # inputs and targets stay together
+        # inputs and targets stay together
+        assert np.array_equal(x.numpy(), np.stack([y.numpy(), y.numpy() + 0.5], axis=1))
     seen = [i for _, y in batches for i in y.tolist()]
     assert len(set(seen)) == len(seen)
     if not shuffle:

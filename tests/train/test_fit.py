@@ -1,4 +1,4 @@
-"""fit is the loop that one would write by hand: same numbers, on both engines, captured or not, and a clean way out."""
+"""fit is the loop written by hand: the same results on both engines, captured or not, and a clean end."""
 
 import math
 import os
@@ -392,7 +392,7 @@ input (2, 5), parameters 56, trainable 56"""
 
 def test_summary_validates():
     for shape in (10, (0, 10), (None, 10), (2.0, 10)):
-        with pytest.raises(ValueError, match="expected input_shape to be a tuple of positive integers, the batch first"):
+        with pytest.raises(ValueError, match="expected input_shape to be a tuple of positive integers"):
             summary(Net(), shape)
     net = Net()
     with pytest.raises(ValueError, match=r"Linear\(10 -> 64\): input has 3 features in its last axis, expected 10"):

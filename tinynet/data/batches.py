@@ -56,7 +56,7 @@ class TensorDataset(Dataset):
         return tuple(Tensor(a[i]) for a in self.arrays)
 
     def batch(self, indices):
-        return [a.take(indices, axis=0) for a in self.arrays]
+        return [a.take(np.asarray(indices), axis=0) for a in self.arrays]
 
 
 def as_samples(name, array):
@@ -135,7 +135,7 @@ class DataLoader:
     def __init__(self, dataset, batch_size=1, shuffle=False, drop_last=False, seed=None, num_workers=0,
                  pin_memory=False):
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise TypeError(f"DataLoader: expected a Dataset (with __len__ and __getitem__), got "
+            raise TypeError("DataLoader: expected a Dataset (with __len__ and __getitem__), got "
                             + type(dataset).__name__)
         self.dataset, self.batch_size = dataset, check_positive_int("DataLoader", "batch_size", batch_size)
         self.shuffle = check_bool("DataLoader", "shuffle", shuffle)

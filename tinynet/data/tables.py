@@ -125,8 +125,8 @@ def class_indices(column, entries, labels):
     indices = {label: i for i, label in enumerate(labels)}
     for label in entries:
         if label not in indices:
-            raise ValueError(f"DataFrameDataset: the column {column!r} has the label {label!r}, which the training rows "
-                             "lack")
+            raise ValueError(f"DataFrameDataset: the column {column!r} has the label {label!r}, which the training "
+                             "rows lack")
     return np.array([indices[label] for label in entries], dtype=np.int64)
 
 

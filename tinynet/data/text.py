@@ -66,7 +66,7 @@ class Windows(Dataset):
         return tuple(Tensor(row) for row in self.batch(i))
 
     def batch(self, indices):
-        rows = self.windows[indices]
+        rows = self.windows[np.asarray(indices)]
         return [rows[..., :-1].copy(), rows[..., 1:].copy()]
 
 

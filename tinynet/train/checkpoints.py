@@ -19,7 +19,6 @@ import json
 import math
 import os
 import secrets
-import struct
 import zipfile
 import zlib
 
@@ -151,23 +150,19 @@ def encode(x, path, arrays):
 
 def decode(text, arrays):
     """The state that `encode` described."""
-    def value(x):
-        if isinstance(x, list):
-            return [value(y) for y in x]
-        if not isinstance(x, dict):
-            return x
-        (kind, content), = x.items()
+    def restored(entry):
+        if "version" in entry:
+            return entry
+        (kind, content), = entry.items()
         if kind == "array":
             used.add(content)
             return arrays[content]
-        return dict((key, value(y)) for key, y in content) if kind == "dict" else tuple(map(value, content))
+        return dict(content) if kind == "dict" else tuple(content)
 
     used = set()
     try:
-        tree = json.loads(text)
-        version, state = tree["version"], tree["state"]
-        if version == VERSION:
-            state = value(state)
+        entry = json.loads(text, object_hook=restored)
+        version, state = entry["version"], entry["state"]
     except KeyError as error:
         raise ValueError(f"it lacks {error}") from None
     except (TypeError, ValueError, RecursionError):
@@ -240,8 +235,7 @@ def write_safetensors(file, arrays, text):
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps({"__metadata__": metadata, **json.loads(content[8:end])}).encode()
     header += b" " * (-len(header) % 8)
-    file.write(struct.pack("<Q", len(header)) + header)
-    file.write(memoryview(content)[end:])
+    file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[end:]))
 
 
 def read_safetensors(file):
@@ -297,8 +291,8 @@ def read_npz(file):
     except zipfile.BadZipFile as error:
         raise ValueError(f"it is {'truncated' if zipped else 'no npz file'} ({error})") from None
     members = archive.infolist()
-    file.seek(-22 - len(archive.comment), os.SEEK_END)
-    count, = struct.unpack("<10xH10x", file.read(22))
+    file.seek(-12 - len(archive.comment), os.SEEK_END)
+    count = int.from_bytes(file.read(2), "little")
     if count != min(len(members), 0xFFFF):
         raise ValueError(f"it is damaged: it lists {len(members)} of its {count} arrays")
     stored, unpacked = (sum(getattr(m, attribute) for m in members) for attribute in ("compress_size", "file_size"))

@@ -12,6 +12,7 @@
 True
 """
 
+import contextlib
 import math
 import os
 import signal
@@ -24,6 +25,7 @@ import numpy as np
 from ..data import as_samples
 from ..errors import check_bool, check_choice, check_int, check_number, check_positive_int, describe
 from ..graph import no_grad
+from ..nn import Module
 from ..tensors import Generator, Tensor
 from ..value import Value
 from . import checkpoints, plans
@@ -51,29 +53,25 @@ def fit(model, loader, loss, optimizer, epochs=1, *, validation=None, metrics=()
     the loss is not finite, or after Ctrl-C, which lets the running batch end; a second Ctrl-C raises KeyboardInterrupt
     at once. `history.stopped` says which it was.
     """
+    check_int("fit", "epochs", epochs, 0)
     run = Run(model, loader, loss, optimizer, validation, metrics, scheduler, checkpoint,
               check_bool("fit", "capture", capture))
-    check_int("fit", "epochs", epochs, 0)
-    check_bool("fit", "progress", progress)
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
     history, training = run.history, model.training
-    with Bar(loader, epochs, progress, len(history)) as bar, Interrupt() as interrupt:
+    with progress_bar(loader, epochs, progress, len(history)) as bar, interruptible() as interrupts:
         try:
             while not history.stopped and len(history) < epochs:
-                row = run.epoch(bar, interrupt)
-                if row is None:
+                bar.set_description_str(f"epoch {len(history) + 1}/{epochs}", refresh=False)
+                if not run.epoch(bar, interrupts):
                     history.stopped = "interrupted"
-                    break
-                history.add(row)
-                bar.show(row)
-                if not run.keep_best(row):
+                elif not math.isfinite(history["loss"][-1]):
                     history.stopped = "diverged"
-                    break
-                if scheduler is not None:
-                    scheduler.step()
-                if any([callback(history, model) for callback in callbacks]):
-                    history.stopped = "by a callback"
-                run.save()
+                else:
+                    if scheduler is not None:
+                        scheduler.step()
+                    if any([callback(history, model) for callback in callbacks]):
+                        history.stopped = "by a callback"
+                    run.save()
         except KeyboardInterrupt:
             model.load_state_dict(run.weights)
             raise
@@ -92,17 +90,22 @@ class Run:
     """A training run: its steps, its results, the weights of its best epoch, and its checkpoint."""
 
     def __init__(self, model, loader, loss, optimizer, validation, metrics, scheduler, checkpoint, capture):
+        if not isinstance(model, Module):
+            raise TypeError(f"fit: expected a Module, got {type(model).__name__}")
+        if not hasattr(optimizer, "param_groups") or scheduler is not None and not hasattr(scheduler, "step"):
+            raise TypeError("fit: expected an optimiser and a learning-rate schedule of tinynet.optim, got "
+                            f"{describe(optimizer)} and {describe(scheduler)}")
         parameters = set(model.parameters())
         if not parameters & {p for group in optimizer.param_groups for p in group["params"]}:
             raise ValueError("fit: the optimiser holds none of the model's parameters; make it from model.parameters(),"
                              " after model.to(…)")
         self.model, self.loader, self.optimizer, self.validation = model, loader, optimizer, validation
         self.metrics, self.path, self.history = named(metrics), checkpoint, History()
+        self.weights, self.best, self.results = model.state_dict(), math.inf, ""  # weights and loss of the best epoch
+        self.parts = {name: part for name, part in (
+            ("model", model), ("optimizer", optimizer), ("history", self.history), ("random", Generator),
+            ("scheduler", scheduler), ("loader", loader), ("validation", validation)) if hasattr(part, "state_dict")}
         self.monitor = "loss" if validation is None else "val_loss"
-        self.weights, self.best = model.state_dict(), math.inf  # those of the best epoch
-        parts = {"model": model, "optimizer": optimizer, "history": self.history, "random": Generator,
-                 "scheduler": scheduler, "loader": loader, "validation": validation}
-        self.parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
         if checkpoint is not None and os.path.exists(checkpoint):
             self.resume()
 
@@ -119,9 +122,8 @@ class Run:
             optimizer.step()
             return error, *output
 
-        self.step, self.evaluate = step, evaluate
-        if capture and not any(isinstance(p, Value) for p in parameters):
-            self.step, self.evaluate = plans.capture(step), plans.capture(evaluate)
+        eager = not capture or any(isinstance(p, Value) for p in parameters)
+        self.step, self.evaluate = (step, evaluate) if eager else (plans.capture(step), plans.capture(evaluate))
 
     def resume(self):
         """Continue from the checkpoint."""
@@ -135,28 +137,26 @@ class Run:
         if self.path is not None:
             checkpoints.save({**self.parts, "weights": self.weights}, self.path)
 
-    def keep_best(self, row):
-        """Note the weights of the epoch if it is the best so far; whether its loss is finite."""
-        if row[self.monitor] < self.best:
-            self.best, self.weights, self.history.best = row[self.monitor], self.model.state_dict(), len(self.history)
-        return math.isfinite(row["loss"])
-
-    def epoch(self, bar, interrupt):
-        """Train for one epoch: {name: result}, or None if it was interrupted."""
-        start, bar.epoch = time.perf_counter(), len(self.history) + 1
-        row = {"lr": self.optimizer.param_groups[0]["lr"]}
+    def epoch(self, bar, interrupts):
+        """Train for one epoch and add its results to the history; False where it was interrupted."""
+        start, row = time.perf_counter(), {"lr": self.optimizer.param_groups[0]["lr"]}
         self.model.train()
-        row |= self.through("loader", self.loader, self.step, bar, interrupt)
-        if interrupt.seen:
-            return None
+        row |= self.through("loader", self.loader, self.step, bar, interrupts)
+        if interrupts:
+            return False
         if self.validation is not None:
             self.model.eval()
             with no_grad():
                 results = self.through("validation", self.validation, self.evaluate)
             row |= {f"val_{name}": x for name, x in results.items()}
-        return row | {"seconds": time.perf_counter() - start}
+        self.history.add(row | {"seconds": time.perf_counter() - start})
+        if row[self.monitor] < self.best:
+            self.best, self.weights, self.history.best = row[self.monitor], self.model.state_dict(), len(self.history)
+        self.results = "".join(f", {name}={x:.4f}" for name, x in row.items() if name not in ("lr", "loss"))
+        bar.set_postfix_str(f"loss={row['loss']:.4f}{self.results}", refresh=False)
+        return True
 
-    def through(self, name, loader, step, bar=None, interrupt=None):
+    def through(self, name, loader, step, bar=None, interrupts=()):
         """One pass through the batches: the mean of the loss over the samples, and the metrics."""
         total, samples, outputs, targets = 0.0, 0, [], []
         for batch in loader:
@@ -172,17 +172,16 @@ class Run:
             if self.metrics:
                 outputs.append(as_array(output[0]))
                 targets.append(as_array(batch[-1]))
-            if bar:
-                bar.advance(n, error)
-            if interrupt and interrupt.seen:
+            if bar is not None and bar.update(n):  # True where it was drawn, ten times a second
+                bar.set_postfix_str(f"loss={error:.4f}{self.results}", refresh=False)
+            if interrupts:
                 return {}
         if not samples:
             raise ValueError(f"fit: the {name} gave no samples; expected a DataLoader, or a list of batches, that can "
                              "be iterated once an epoch")
         if self.metrics:
             outputs, targets = np.concatenate(outputs), np.concatenate(targets)
-        results = {name: float(metric(outputs, targets)) for name, metric in self.metrics.items()}
-        return {"loss": total / samples, **results}
+        return {"loss": total / samples, **{name: float(f(outputs, targets)) for name, f in self.metrics.items()}}
 
 
 def as_batch(name, batch):
@@ -231,62 +230,37 @@ def accuracy(outputs, targets):
     return float(np.mean(outputs.argmax(axis=-1) == targets))
 
 
-class Interrupt:
-    """A `with` block in which the first Ctrl-C only sets `seen`, so that the running batch is completed."""
+@contextlib.contextmanager
+def interruptible():
+    """A list that the first Ctrl-C adds to, so that the running batch ends; a second one raises KeyboardInterrupt."""
+    seen = []
 
-    def __enter__(self):
-        self.seen, self.installed = False, False
-        if threading.current_thread() is threading.main_thread():  # the only one that may, and that needs it
-            self.before = signal.getsignal(signal.SIGINT)
-            if self.before not in (signal.SIG_IGN, None):
-                signal.signal(signal.SIGINT, self.note)
-                self.installed = True
-        return self
-
-    def note(self, number, frame):
-        if self.seen:
+    def note(number, frame):
+        if seen:
             raise KeyboardInterrupt
-        self.seen = True
+        seen.append(number)
 
-    def __exit__(self, *exception):
-        if self.installed:
-            signal.signal(signal.SIGINT, self.before)
+    main = threading.current_thread() is threading.main_thread()  # the only one that may, and that needs it
+    before = signal.getsignal(signal.SIGINT) if main else None
+    if before in (signal.SIG_IGN, None):
+        yield seen
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-class Bar:
-    """The progress bar: epoch, samples of all samples, samples/s, the loss of the last batch."""
+def progress_bar(loader, epochs, visible, done):
+    """Epoch, samples of all samples, samples/s, the loss of the last batch and the results of the last epoch."""
+    from tqdm import tqdm
 
-    def __init__(self, loader, epochs, visible, done=0):
-        from tqdm import tqdm
-
-        samples = getattr(loader, "samples", None)
-        if samples is None and isinstance(loader, (list, tuple)):
-            samples = sum(len(batch[-1]) for batch in loader if isinstance(batch, (list, tuple)) and batch)
-        self.epochs, self.epoch, self.results, self.updated = epochs, 0, "", 0.0
-        self.bar = tqdm(total=samples and samples * epochs, initial=(samples or 0) * done, unit=" samples",
-                        unit_scale=True, disable=not visible)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.bar.close()
-
-    def advance(self, n, error):
-        now = time.perf_counter()
-        if now - self.updated > 0.1:  # writing the line takes longer than a small step
-            self.updated = now
-            self.write(error)
-        self.bar.update(n)
-
-    def show(self, row):
-        """Show the results of an epoch, until the next one has its own."""
-        self.results = "".join(f", {name}={x:.4f}" for name, x in row.items() if name not in ("loss", "lr", "seconds"))
-        self.write(row["loss"])
-
-    def write(self, loss):
-        self.bar.set_description_str(f"epoch {self.epoch}/{self.epochs}", refresh=False)
-        self.bar.set_postfix_str(f"loss={loss:.4f}{self.results}", refresh=False)
+    samples = getattr(loader, "samples", None)
+    if samples is None and isinstance(loader, (list, tuple)):
+        samples = sum(len(batch[-1]) for batch in loader if isinstance(batch, (list, tuple)) and batch)
+    return tqdm(total=samples and samples * epochs, initial=(samples or 0) * done, unit=" samples", unit_scale=True,
+                disable=not check_bool("fit", "progress", visible))
 
 
 class EarlyStopping:

@@ -2,6 +2,8 @@
 
 import math
 
+from ..errors import check_path
+
 
 class History:
     """What a training run measured: history["loss"] is a list with one number for each epoch.
@@ -80,5 +82,5 @@ class History:
         if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
             figure.axes[0].set_yscale("log")
         if path is not None:
-            figure.savefig(path, dpi=120)
+            figure.savefig(check_path("History.plot", "path", path), dpi=120)
         return figure

@@ -42,12 +42,11 @@ def summary(model, input_shape):
     counts = {}
     for _, module, _, p in model.slots():
         counts[module] = counts.get(module, 0) + (p.numel() if isinstance(p, Tensor) else np.size(p))
-    rows = [("layer", "output shape", "parameters")]
-    for path, module in sorted(model.named_modules(), key=lambda item: [*calls, item[1]].index(item[1])):
-        if module in calls or module in counts:
-            depth, shape = calls.get(module, (path.count(".") + 1, "not called"))
-            name = one_line(f"{path.rpartition('.')[2]} {type(module).__name__}")
-            rows.append(("  " * depth + name, shape, f"{counts[module]:,}" if module in counts else ""))
+    rows, paths = [("layer", "output shape", "parameters")], {module: path for path, module in model.named_modules()}
+    for module in [*calls, *(module for module in counts if module not in calls)]:
+        depth, shape = calls.get(module, (paths[module].count(".") + 1, "not called"))
+        name = one_line(f"{paths[module].rpartition('.')[2]} {type(module).__name__}")
+        rows.append(("  " * depth + name, shape, f"{counts[module]:,}" if module in counts else ""))
     widths = [max(len(row[i]) for row in rows) + 3 for i in range(2)]
     lines = [f"{a:{widths[0]}}{b:{widths[1]}}{c:>10}".rstrip() for a, b, c in rows]
     trainable = sum(p.numel() if isinstance(p, Tensor) else 1 for p in model.parameters() if p.requires_grad)

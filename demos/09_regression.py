@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import tinynet
 from tinynet import nn, optim
-from tinynet.data import DataFrameDataset, DataLoader, Standardizer, TensorDataset, train_test_split
+from tinynet.data import DataFrameDataset, DataLoader, StandardScaler, TensorDataset, train_test_split
 
 tinynet.manual_seed(0)
 frame = load_diabetes(as_frame=True, scaled=False).frame
@@ -46,7 +46,7 @@ train_rows, test_rows = train_test_split(table, test_size=0.25, seed=0)
 train = DataFrameDataset(train_rows, "target", text="one-hot", missing="mean")
 test = DataFrameDataset(test_rows, "target", like=train)
 print("features:", ", ".join(train.features))
-scale_x, scale_y = Standardizer().fit(train.arrays[0]), Standardizer().fit(train.arrays[1])
+scale_x, scale_y = StandardScaler().fit(train.arrays[0]), StandardScaler().fit(train.arrays[1])
 X_train, y_train = scale_x.transform(train.arrays[0]), scale_y.transform(train.arrays[1])
 X_test, y_test = scale_x.transform(test.arrays[0]), test.arrays[1]
 
@@ -79,7 +79,7 @@ history = []
 for _ in tqdm(range(80), desc="epochs"):
     model.train()
     loss = np.mean([step(*batch).item() for batch in loader])
-    history.append((loss, np.mean((predict(X_test) - y_test) ** 2) / scale_y.std[0] ** 2))
+    history.append((loss, np.mean((predict(X_test) - y_test) ** 2) / scale_y.scale_[0] ** 2))
 
 # %%
 mean = float(train.arrays[1].mean())

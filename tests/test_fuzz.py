@@ -362,7 +362,7 @@ def targets():
     yield from functions("nn.utils", "clip_grad_norm_ clip_grad_value_")
     yield from functions("optim", "SGD Adam AdamW RMSprop StepLR CosineAnnealingLR")
     yield from functions("data", "TensorDataset DataLoader next_tokens read_csv DataFrameDataset train_test_split "
-                                 "random_split Standardizer one_hot CharTokenizer")
+                                 "random_split StandardScaler one_hot CharTokenizer")
     yield from functions("datasets", "xor moons circles spiral mnist read_idx text")
     yield from functions("train", "fit accuracy EarlyStopping summary")
     for owner, names in SETTABLE.items():
@@ -382,8 +382,8 @@ def targets():
             ('nn.ModuleDict({"a": nn.ReLU()})', container), ("nn.Sequential(nn.ReLU())", container),
             *((f"optim.{kind}([grad_tensor(2, 3)])", optimizer) for kind in "SGD Adam AdamW RMSprop".split()),
             ("optim.StepLR(optim.SGD([grad_tensor(2)], lr=0.1), 2)", optimizer),
-            ("data.Standardizer()", "fit fit_transform inverse_transform transform"),
-            ("data.Standardizer().fit(normal(4, 3))", "fit fit_transform inverse_transform transform"),
+            ("data.StandardScaler()", "fit fit_transform inverse_transform transform"),
+            ("data.StandardScaler().fit(normal(4, 3))", "fit fit_transform inverse_transform transform"),
             ('data.CharTokenizer("hello")', "decode encode __len__"),
             ("loader()", "state_dict load_state_dict __iter__"),
             ("data.TensorDataset(normal(4, 3), np.arange(4))", dataset), ("data.next_tokens(np.arange(9), 3)", dataset),

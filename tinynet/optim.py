@@ -78,7 +78,7 @@ class Optimizer:
     def step(self):
         """Update every parameter that has a gradient."""
         if mode.plan is not None:
-            mode.plan.assumes(self, "loads", self.loads)  # load_state_dict puts other arrays in place
+            mode.plan.record_guard(self, "loads", self.loads)  # load_state_dict puts other arrays in place
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
             launched, started, ticked, waiting = None, None, set(), []

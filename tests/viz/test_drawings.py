@@ -19,7 +19,7 @@ from tinynet.viz import scenes
 from tinynet.viz.drawings import FAINT, FORMATS, INK, PALETTE, PAPER, Drawing, draw, layout
 from tinynet.viz.explanations import explain
 
-from .test_words import BROKEN
+from .test_explanations import BROKEN
 
 SVG = "{http://www.w3.org/2000/svg}"
 

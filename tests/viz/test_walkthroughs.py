@@ -18,7 +18,7 @@ from tinynet.viz.explanations import explain
 from tinynet.viz.walkthroughs import rules_script, translated, walkthrough
 
 from . import browser
-from .test_words import BROKEN, example, random_graph
+from .test_explanations import BROKEN, example, random_graph
 
 SHOTS = Path(__file__).parents[2] / "build" / "shots"
 chromium = pytest.mark.skipif(browser.chromium() is None, reason="there is no Chromium on this machine")
@@ -491,7 +491,7 @@ def test_a_graph_of_arrays_is_told_by_shapes_and_sizes(opened):
 @chromium
 def test_a_large_graph_is_folded_and_told_box_by_box(opened):
     pytest.importorskip("numpy")
-    from .test_pictures import moons_loss
+    from .test_drawings import moons_loss
 
     _, loss = moons_loss(n=20)
     with pytest.warns(UserWarning, match="Folded by layer: the graph has [0-9,]+ nodes, and nobody steps through more"):
@@ -524,7 +524,7 @@ def test_a_large_graph_is_folded_and_told_box_by_box(opened):
 @chromium
 def test_a_focus_opens_a_part_of_the_page(opened):
     pytest.importorskip("numpy")
-    from .test_pictures import moons_loss
+    from .test_drawings import moons_loss
 
     _, loss = moons_loss(n=6)
     page = opened(loss, focus=(2, "layers.0[3]"))

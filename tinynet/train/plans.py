@@ -26,31 +26,31 @@ class Plan:
         self.owned = {}  # id: array, for all the memory that the step asked for
         self.gradients = {}  # leaf: the array that its gradient is in when the step ends
         self.entry = {}  # leaf: the gradient array that it had, or None, where the step added to it
-        self.modes = []  # (module, attribute, value)
+        self.guards = []  # (module, attribute, value)
 
-    def own(self, array):
+    def own_memory(self, array):
         self.owned[id(array)] = array
 
-    def touches(self, leaf):
+    def guard_gradient(self, leaf):
         """The step adds to this gradient: it must find it as it was, unless the step itself had cleared it."""
         if leaf not in self.gradients:
             self.entry.setdefault(leaf, leaf._grad)
 
-    def keeps(self, leaf):
+    def record_gradient(self, leaf):
         self.gradients[leaf] = leaf._grad
 
-    def forgets(self, leaf):
+    def clear_gradient(self, leaf):
         self.gradients[leaf] = None
 
-    def assumes(self, module, attribute, value):
-        self.modes.append((module, attribute, value))
+    def record_guard(self, module, attribute, value):
+        self.guards.append((module, attribute, value))
 
-    def fits(self):
+    def guards_hold(self):
         """Whether the step would do the same again."""
         for leaf, g in self.entry.items():
             if leaf._grad is not g:
                 return False
-        for module, attribute, value in self.modes:
+        for module, attribute, value in self.guards:
             if getattr(module, attribute) != value:
                 return False
         return True
@@ -105,7 +105,7 @@ class Captured:
             raise TypeError(f"capture: the inputs of {self.__name__} are tensors, arrays or plain settings, got "
                             + ", ".join(type(x).__name__ for x in args)) from None
         for plan, result in plans:
-            if plan.fits():
+            if plan.guards_hold():
                 plan.replay(inputs)
                 return kept(result)
         return self.record(args, plans)

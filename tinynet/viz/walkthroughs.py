@@ -232,7 +232,7 @@ class Page:
 
 def asset(name, **parts):
     """A file that ships with tinynet, with `parts` in place of their $names."""
-    text = (resources.files(__package__) / name).read_text(encoding="utf-8")
+    text = (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
     return Template(text).substitute(parts) if parts else text
 
 

@@ -35,7 +35,7 @@ import numpy as np
 import tinynet
 from tinynet import Tensor, Value, data, datasets, graph, nn, optim, train  # noqa: F401
 
-CALLS = int(os.environ.get("FUZZ_CALLS", 20000))
+CALLS = int(os.environ.get("FUZZ_CALLS", 10000))
 CHUNK = 10000  # calls in one process
 SECONDS = 10
 ROOT = Path(__file__).parents[1]

@@ -119,7 +119,7 @@ class PositionalEncoding(Module):
         self.register_buffer("pe", np.where(i % 2, np.cos(angle), np.sin(angle)).astype(np.float32))
 
     def forward(self, x):
-        x, (most, width) = F.arrays_of_values(x), self.pe.shape
+        x, (most, width) = F.as_operand(x), self.pe.shape
         if x.ndim < 2 or x.shape[-1] != width or x.shape[-2] > most:
             raise ValueError(f"PositionalEncoding: input has shape {tuple(x.shape)}, expected (batch, tokens, {width}) "
                              f"with up to {most} tokens")

@@ -94,7 +94,7 @@ class Flatten(Module):
         self.end_dim = check_int("Flatten", "end_dim", end_dim)
 
     def forward(self, x):
-        x = F.arrays_of_values(x)
+        x = F.as_operand(x)
         for axis in (self.start_dim, self.end_dim):
             if not -x.ndim <= axis < x.ndim:
                 raise IndexError(f"Flatten: axis {axis} does not exist in shape {tuple(x.shape)}")

@@ -25,6 +25,24 @@ class Parameter(Tensor):
         super().__init__(tensor(data), requires_grad, label)
 
 
+class LayerCall(Scope):
+    """One call of one layer: which `module`, inside which other call (`parent`), and on what shapes."""
+
+    __slots__ = ("module", "parent", "input_shape", "output_shape")
+
+    def __init__(self, module, parent=None):
+        self.module, self.parent = module, parent
+        self.input_shape = self.output_shape = None
+
+    def __str__(self):
+        """The layer and its path: "layers.0 (Linear(784 -> 128))", or "Linear(784 -> 128)" outside of all others."""
+        outer, layer = self, self.module
+        while outer.parent is not None:
+            outer = outer.parent
+        path = next((path for path, module in outer.module.named_modules() if module is layer), "")
+        return f"{path} ({layer.short_repr()})" if path else layer.short_repr()
+
+
 class Module:
     """The base of all layers and models.
 
@@ -50,14 +68,14 @@ class Module:
     def __call__(self, *inputs, **options):
         """forward(*inputs); an exception that passes through gets a note with the path of the innermost layer."""
         outer, plan = mode.scope, mode.plan
-        mode.scope = scope = Scope(self, outer)
+        mode.scope = scope = LayerCall(self, outer)
         if plan is not None:
             plan.record_guard(self, "training", self.training)
         try:
             output = self.forward(*inputs, **options)
         except Exception as error:
             if not any(note.startswith("in ") for note in getattr(error, "__notes__", ())):
-                error.add_note(f"in {call_path(scope)}")
+                error.add_note(f"in {scope}")
             raise
         finally:
             mode.scope = outer
@@ -272,15 +290,6 @@ class Module:
         return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
 
 
-def call_path(scope):
-    """Which layer call this is: "layers.0 (Linear(784 -> 128))", or "Linear(784 -> 128)" outside of all others."""
-    outer, layer = scope, scope.module
-    while outer.parent is not None:
-        outer = outer.parent
-    path = next((path for path, module in outer.module.named_modules() if module is layer), "")
-    return f"{path} ({layer.short_repr()})" if path else layer.short_repr()
-
-
 # ------------------------------------------------------------------------------------------- inputs and settings
 
 def shape_of(x):
@@ -309,7 +318,7 @@ def as_input(layer, x, features, weight):
     if not shape or shape[-1] != features:
         got = f"has {shape[-1]} features in its last axis" if shape else f"is {describe(x)}"
         raise ValueError(f"{name}: input {got}, expected {features}")
-    return F.beside(array, weight)
+    return F.as_operand(array, weight)
 
 
 def check_sizes(layer, **sizes):

@@ -19,7 +19,7 @@ class LayerNorm(Module):
         self.weight, self.bias = Parameter(ones(self.normalized_shape)), Parameter(zeros(self.normalized_shape))
 
     def forward(self, x):
-        return F.layer_norm(F.beside(x, self.weight), self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(F.as_operand(x, self.weight), self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self):
         return f"{self.normalized_shape}, eps={self.eps}"
@@ -51,7 +51,7 @@ class BatchNorm2d(Module):
         if shape is None or len(shape) not in self.ndims or shape[1] != self.num_features:
             raise ValueError(f"{self.short_repr()}: input has shape {shape}, expected "
                              f"{self.expected.format(self.num_features)}")
-        x = F.beside(x, self.weight) if self.affine else F.arrays_of_values(x)
+        x = F.as_operand(x, self.weight) if self.affine else F.as_operand(x)
         momentum, training = self.momentum, self.training or not self.track_running_stats
         if training and self.track_running_stats:
             n = self.num_batches_tracked

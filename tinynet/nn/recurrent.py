@@ -92,7 +92,7 @@ class Recurrent(Module):
                             f"{describe(hx)}")
         states = []
         for letter, s in zip(self.states, given):
-            s = F.beside(s, self.weight_ih_l0, f"{letter}0")
+            s = F.as_operand(s, self.weight_ih_l0, f"{letter}0")
             if tuple(s.shape) != shape:
                 axes = f"(layers{' · directions' * self.bidirectional}{', batch' * (not unbatched)}, features)"
                 raise ValueError(f"{name}: the initial state {letter} has shape {tuple(s.shape)}, expected {shape} "

@@ -33,7 +33,7 @@ class TransformerEncoderLayer(Module):
         self.norm_first = check_bool(name, "norm_first", norm_first)
 
     def forward(self, src, src_mask=None, src_key_padding_mask=None, is_causal=False):
-        x = F.beside(src, self.linear1.weight)
+        x = F.as_operand(src, self.linear1.weight)
 
         def attention(x):
             return self.dropout1(self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)[0])
@@ -115,7 +115,7 @@ class GPT(Module):
         kept = []
         for i, block in enumerate(self.blocks):
             attn = block.self_attn
-            q, k, v = (F.split_heads(x, attn.num_heads) for x in F.thirds(
+            q, k, v = (F.split_heads(x, attn.num_heads) for x in F.split_qkv(
                 F.linear(block.norm1(x), attn.in_proj_weight, attn.in_proj_bias)))
             if cache is not None:
                 k, v = (concatenate([old, new], 2) for old, new in zip(cache[i], (k, v)))

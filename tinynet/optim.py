@@ -179,7 +179,7 @@ def state_entry(name, entry, part, i, p=None):
         array = np.array(entry[part], dtype=p.dtype if tensor else float)
     except KeyError:
         raise ValueError(f"{name}: parameter {i} has no {part}") from None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: {part} of parameter {i} is not an array of numbers") from None
     shape = p.shape if tensor else ()
     if array.shape != shape:
@@ -219,7 +219,8 @@ class SGD(Optimizer):
                          nesterov=nesterov)
 
     def terms(self, t, group):
-        return updates.sgd_terms(t, *(group[name] for name in self.defaults))
+        return updates.sgd_terms(t, group["lr"], group["momentum"], group["dampening"], group["weight_decay"],
+                                 group["nesterov"])
 
     def rule(self, group):
         if group["momentum"] == 0:
@@ -265,7 +266,8 @@ class RMSprop(Optimizer):
                          centered=centered)
 
     def terms(self, t, group):
-        return updates.rmsprop_terms(t, *(group[name] for name in self.defaults if name != "centered"))
+        return updates.rmsprop_terms(t, group["lr"], group["alpha"], group["eps"], group["weight_decay"],
+                                     group["momentum"])
 
     def rule(self, group):
         if group["centered"]:

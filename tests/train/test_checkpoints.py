@@ -408,8 +408,8 @@ class Other(Net):
 @pytest.mark.parametrize("change, sentence", [
     (lambda m: setattr(m, "fc1", nn.Linear(3, 6)), r"'model': load_state_dict: fc1.weight has shape \(6, 2\), expected "
                                                    r"\(6, 3\)"),
-    (lambda m: setattr(m, "fc3", nn.Linear(3, 6)), r"'model': load_state_dict: Other misses 'fc3.weight', 'fc3.bias'"),
-    (lambda m: delattr(m, "norm"), r"'model': load_state_dict: Other does not know 'norm.weight', 'norm.bias'"),
+    (lambda m: setattr(m, "fc3", nn.Linear(3, 6)), r"'model': load_state_dict: Other lacks 'fc3.weight', 'fc3.bias'"),
+    (lambda m: delattr(m, "norm"), r"'model': load_state_dict: Other does not have 'norm.weight', 'norm.bias'"),
 ])
 def test_the_wrong_model_raises_and_nothing_changes(path, change, sentence):
     save(Run().epochs(1).parts, path)
@@ -441,7 +441,7 @@ def test_the_wrong_optimiser_schedule_and_parts_raise_and_nothing_changes(path):
         load(path, {**run.parts, "models": run.model})
     with pytest.raises(TypeError, match="load: expected an object with load_state_dict for 'model', got {}"):
         load(path, {"optimizer": run.optimizer, "model": {}})
-    with pytest.raises(ValueError, match="the file: load_state_dict: Net misses 'fc1.weight'"):
+    with pytest.raises(ValueError, match="the file: load_state_dict: Net lacks 'fc1.weight'"):
         load(path, run.model)
     with pytest.raises(ValueError, match="'loader': DataLoader.load_state_dict: expected the state of a loader "
                                          "without a seed"):
@@ -454,20 +454,20 @@ def test_the_wrong_optimiser_schedule_and_parts_raise_and_nothing_changes(path):
     (lambda s: s["optimizer"]["state"][1].update(exp_avg=np.ones(5)),
      r"exp_avg of parameter 1 has shape \(5,\), expected \(6,\)"),
     (lambda s: s["optimizer"]["state"][1].update(exp_avg="x"), "exp_avg of parameter 1 is not an array of numbers"),
-    (lambda s: s["optimizer"]["state"][1].update(step=-1), "step of parameter 1 is -1"),
-    (lambda s: s["optimizer"]["state"][1].update(step=float("nan")), "step of parameter 1 is nan"),
-    (lambda s: s["optimizer"]["param_groups"][0].update(lr=-1.0), "lr is a number from 0 on, got -1"),
-    (lambda s: s["optimizer"]["param_groups"][0].update(betas=[0.9, 2.0]), "betas are two numbers"),
+    (lambda s: s["optimizer"]["state"][1].update(step=-1), "expected step of parameter 1 to be a non-negative number, got -1"),
+    (lambda s: s["optimizer"]["state"][1].update(step=float("nan")), "expected step of parameter 1 to be a non-negative number, got nan"),
+    (lambda s: s["optimizer"]["param_groups"][0].update(lr=-1.0), "expected lr to be a non-negative number, got -1"),
+    (lambda s: s["optimizer"]["param_groups"][0].update(betas=[0.9, 2.0]), "expected betas to be two numbers"),
     (lambda s: s["optimizer"]["param_groups"][0].update(amsgrad=True), "unknown setting 'amsgrad'"),
-    (lambda s: s.update(optimizer={"param_groups": 3, "state": {}}), "expected the state_dict of an optimiser"),
+    (lambda s: s.update(optimizer={"param_groups": 3, "state": {}}), "expected the state_dict of an optimizer"),
     (lambda s: s.update(optimizer=5), "'optimizer': expected a state, got int"),
-    (lambda s: s["schedule"].update(last_epoch="x"), "last_epoch is 'x'"),
+    (lambda s: s["schedule"].update(last_epoch="x"), "expected last_epoch to be a non-negative integer, got 'x'"),
     (lambda s: s["schedule"].pop("gamma"), "StepLR.load_state_dict: expected .*gamma"),
     (lambda s: s["random"].pop("state"), "expected the state of a stream of random numbers"),
     (lambda s: s["random"].update(state={"state": -1, "inc": 2**300}), "expected the state of a stream"),
     (lambda s: s.update(random={"bit_generator": "MT19937"}), "expected the state of a stream"),
     (lambda s: s["loader"]["random"].update(bit_generator=3), "DataLoader.load_state_dict: expected the state of a st"),
-    (lambda s: s["model"].update({"fc1.bias": "x"}), "fc1.bias is not an array of numbers"),
+    (lambda s: s["model"].update({"fc1.bias": "x"}), "expected fc1.bias to be an array of numbers"),
 ])
 def test_a_state_that_makes_no_sense_raises_and_nothing_changes(path, change, sentence):
     state = Run().epochs(1).state

@@ -61,6 +61,15 @@ DIFFERENTIABLE = {
     "mask": (lambda a: a[Tensor(np.array([True, False, True]))], [leaf(3, 4)]),
     "clone": (lambda a: a.clone() * a.double(), [leaf(3)]),
     "numpy's functions": (lambda a: np.exp(a) + np.tanh(a) + np.add(np.ones(3), a) + np.maximum(a, 0.1), [leaf(3)]),
+    "numpy's where, clip, pad": (lambda a: np.pad(np.where(a > 0, a, np.clip(a, -0.5, 0.5)), ((1, 0), (2, 1))),
+                                 [leaf(3, 4)]),
+    "numpy's joins": (lambda a, b: np.concatenate([a, b], axis=1) * np.stack([a, a], -1).sum(), [leaf(3, 4), leaf(3, 2)]),
+    "numpy's reductions": (lambda a: np.mean(a, axis=0) + np.sum(a, -1, keepdims=True) * np.max(a) + np.std(a, axis=0),
+                           [leaf(3, 4)]),
+    "numpy's axes": (lambda a: np.moveaxis(a, 0, -1) + np.swapaxes(np.transpose(a), 0, 1) * np.ravel(a).sum(),
+                     [leaf(2, 3, 4)]),
+    "einsum": (lambda a, b: np.einsum("bij,bjk->ik", a, b), [leaf(2, 3, 4), leaf(2, 4, 5)]),
+    "windows": (lambda a: np.lib.stride_tricks.sliding_window_view(a, (2, 3), (1, 2))[:, ::2], [leaf(2, 4, 5)]),
     "numpy on the left": (lambda a: np.ones((2, 3)) @ a - np.ones(2), [leaf(3, 2)]),
 }
 
@@ -69,6 +78,14 @@ DIFFERENTIABLE = {
 def test_gradients_equal_finite_differences(name):
     f, inputs = DIFFERENTIABLE[name]
     assert gradcheck(f, inputs)
+
+
+def test_numpys_other_functions_take_arrays_or_say_that_a_gradient_would_be_lost():
+    x = leaf(3)
+    assert np.array_equal(np.cumsum(x.detach()), np.cumsum(x.data)) and np.allclose(x, x) and not np.isnan(x).any()
+    for function in (np.cumsum, np.linalg.norm, np.floor):
+        with pytest.raises(TypeError):
+            function(x)
 
 
 @pytest.mark.parametrize("error", [3e-1, 1e-2, 1e-3, 1e-4])

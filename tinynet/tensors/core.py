@@ -57,7 +57,7 @@ def empty_array(shape, dtype):
     except MemoryError:
         raise ValueError(f"tensor: there is not enough memory for shape {shape}, {np.dtype(dtype)}") from None
     if mode.plan is not None:
-        mode.plan.own(array)
+        mode.plan.own_memory(array)
     return array
 
 
@@ -467,16 +467,29 @@ class Tensor:
     # ------------------------------------------------------------------------------------------------------- NumPy
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
-        """np.exp(x), np.add(array, x), …: the textbook definitions are written in NumPy's own names."""
+        """np.exp(x), np.add(array, x), …: reference definitions are written in NumPy's own names."""
         operation = UFUNCS.get(ufunc)
-        if "out" in options and not any(isinstance(x, Tensor) for x in options["out"]):  # p.data -= tensor
-            try:
-                return getattr(ufunc, method)(*[x._data if isinstance(x, Tensor) else x for x in inputs], **options)
-            except ValueError as error:
-                raise ValueError(f"{ufunc.__name__}: {error}") from None
-        if method != "__call__" or options or operation is None:
+        if method == "__call__" and not options and operation is not None:
+            return operation(*inputs)
+        if any(isinstance(x, Tensor) for x in options.get("out", ())):
             return NotImplemented
-        return operation(*inputs)
+        try:  # array -= tensor; np.isnan(x), np.floor(x), …, through which no gradient flows
+            y = getattr(ufunc, method)(*map(without_tensors, inputs), **options)
+        except ValueError as error:
+            raise ValueError(f"{ufunc.__name__}: {error}") from None
+        if "out" in options:
+            return y
+        return NotImplemented if takes_gradient(inputs) and np.asarray(y).dtype != bool else leaf(np.asarray(y))
+
+    def __array_function__(self, function, types, args, options):
+        """np.where(x > 0, x, 0), np.stack([x, y]), …: NumPy's functions that are written for tensors as well
+        (`FUNCTIONS`) give tensors; all others give arrays, and take no tensor through which a gradient flows."""
+        operation = FUNCTIONS.get(function)
+        if operation is not None:
+            return operation(*args, **options)
+        if function not in PREDICATES and takes_gradient((*args, *options.values())):
+            return NotImplemented
+        return function(*without_tensors(args), **{name: without_tensors(x) for name, x in options.items()})
 
     __hash__ = object.__hash__
 
@@ -504,6 +517,16 @@ class Tensor:
 
 new = Tensor.__new__
 ONE = {dtype: np.ones(1, dtype) for dtype in FLOATS}  # the gradient of a loss for itself; nobody writes into it
+
+
+def without_tensors(x):
+    """x, with arrays for the Tensors in it."""
+    return type(x)(map(without_tensors, x)) if type(x) in (list, tuple) else np.asarray(x) if isinstance(x, Tensor) else x
+
+
+def takes_gradient(x):
+    """Whether x is a Tensor that requires a gradient, or holds one."""
+    return any(map(takes_gradient, x)) if isinstance(x, (list, tuple)) else isinstance(x, Tensor) and x.requires_grad
 
 
 def same_memory(a, b):
@@ -571,7 +594,7 @@ def forbid_in_capture(what):
 
 def forget_gradient(x):
     if mode.plan is not None:
-        mode.plan.forgets(x)
+        mode.plan.clear_gradient(x)
     x._grad = None
 
 
@@ -579,14 +602,14 @@ def receive(leaf, g, given):
     """Add g to the leaf's gradient, which is an array of its own: `given` are the arrays that another leaf has."""
     plan = mode.plan
     if plan is not None:
-        plan.touches(leaf)
+        plan.guard_gradient(leaf)
     if leaf._grad is not None:
         launch(np.add, leaf._grad, g, leaf._grad)
     else:
         leaf._grad = g if g.base is None and id(g) not in given else copied(g)
         given.add(id(g))
         if plan is not None:
-            plan.keeps(leaf)
+            plan.record_gradient(leaf)
 
 
 def added(a, b):
@@ -1110,6 +1133,11 @@ def log10(self):
     return self.log() * (1.0 / math.log(10.0))
 
 
+def square(self):
+    """x · x of every element."""
+    return self * self
+
+
 def round_(self, decimals=0):
     """Each element rounded, halves to the even number; no gradient flows through."""
     y = empty_array(self.shape, self.dtype)
@@ -1366,7 +1394,7 @@ for ufunc, name in ((np.logical_and, "all"), (np.logical_or, "any")):
     setattr(Tensor, name, whether(ufunc, name))
 for name in ("tril", "triu"):
     setattr(Tensor, name, triangle(name))
-for function in (log10, var, std, norm, clip, reshape, permute, transpose, flatten, squeeze, unsqueeze, expand, gather,
+for function in (square, log10, var, std, norm, clip, reshape, permute, transpose, flatten, squeeze, unsqueeze, expand, gather,
                  topk, sort, masked_fill, split, chunk, view_as):
     setattr(Tensor, function.__name__, function)
 Tensor.round = described(round_, "round", round_.__doc__)
@@ -1383,7 +1411,7 @@ Tensor.mT = property(lambda self: self.transpose(-1, -2))
 
 UFUNCS = {np.matmul: lambda a, b: MatMul()(as_tensor(a, b), as_tensor(b, a))}
 UFUNCS |= {ufunc: (lambda method: lambda x: method(x))(getattr(Tensor, name)) for ufunc, name in (
-    (np.exp, "exp"), (np.log, "log"), (np.sqrt, "sqrt"), (np.sin, "sin"), (np.cos, "cos"), (np.tanh, "tanh"),
+    (np.exp, "exp"), (np.log, "log"), (np.sqrt, "sqrt"), (np.square, "square"), (np.sin, "sin"), (np.cos, "cos"), (np.tanh, "tanh"),
     (np.absolute, "abs"), (np.negative, "neg"))}
 UFUNCS |= {ufunc: (lambda method: lambda a, b: method(as_tensor(a, b), b))(getattr(Tensor, name)) for ufunc, name in (
     (np.add, "__add__"), (np.subtract, "__sub__"), (np.multiply, "__mul__"), (np.divide, "__truediv__"),
@@ -1682,3 +1710,102 @@ def minimum(a, b):
 def from_numpy(array):
     """A Tensor that shares the array's memory."""
     return Tensor(array)
+
+
+def pad(x, width, mode="constant", constant_values=0.0):
+    """A margin of one number: `width` is (before, after) for each axis, or one of both for all axes."""
+    if mode != "constant":
+        raise ValueError(f"pad: expected mode to be 'constant', got {mode!r}")
+    widths = np.broadcast_to(width, (x.ndim, 2)).tolist()
+    shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths))
+    inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths))
+
+    def there(a):
+        y = filled(shape, a.dtype, constant_values)
+        launch(np.copyto, y[inside], a)
+        return y
+
+    return Layout("pad", there, lambda g, a: g[inside])(x)
+
+
+def sliding_window_view(x, window_shape, axis=None):
+    """All windows of that shape, their axes last, as NumPy's function of this name gives them."""
+    view = np.lib.stride_tricks.sliding_window_view
+
+    def back(g, a):
+        dx = filled(a.shape, a.dtype, 0.0)
+        windows = view(dx, window_shape, axis, writeable=True)
+        for i in np.ndindex(g.shape[a.ndim:]):  # windows overlap, the elements at one index of all windows do not
+            launch(np.add, windows[..., *i], g[..., *i], windows[..., *i])
+        return dx
+
+    return Layout("windows", lambda a: view(a, window_shape, axis), back)(x)
+
+
+class Einsum(Op):
+    """Σ of products of two operands; the gradient of one is the einsum of g with the other, subscripts exchanged."""
+
+    name = "einsum"
+
+    def __init__(self, subscripts):
+        self.first, self.second, self.result = subscripts.replace("->", ",").split(",")
+
+    def forward(self, a, b):
+        return self.product(self.first, a, self.second, b, self.result)
+
+    def backward(self, g, y, a, b):
+        return (self.product(self.result, g, self.second, b, self.first) if self.needs[0] else None,
+                self.product(self.result, g, self.first, a, self.second) if self.needs[1] else None)
+
+    def product(self, first, a, second, b, result):
+        sizes = dict(zip(first + second, a.shape + b.shape))
+        y = empty_array(tuple(sizes[letter] for letter in result), a.dtype)
+        launch(into_einsum, y, f"{first},{second}->{result}", a, b)
+        return y
+
+
+def into_einsum(out, subscripts, a, b):
+    np.einsum(subscripts, a, b, out=out)
+
+
+@refusing
+def einsum(subscripts, a, b):
+    """Σ of the products over the subscripts that the result lacks: einsum("ij,jk->ik", a, b) is a @ b."""
+    parts = subscripts.replace(" ", "").replace("->", ",").split(",")
+    a, b = as_tensor(a, b), as_tensor(b, a)
+    sizes = dict(zip("".join(parts[:2]), a.shape + b.shape))
+    if (len(parts) != 3 or not "".join(parts).isalpha() or not set(parts[2]) <= set(sizes)
+            or any(len(set(part)) != len(part) for part in parts) or a.dtype != b.dtype
+            or any(tuple(map(sizes.get, part)) != x.shape for part, x in zip(parts, (a, b)))
+            or any(set(x) - set(y) - set(parts[2]) for x, y in (parts[:2], parts[1::-1]))):
+        raise ValueError(f"einsum: {subscripts!r} does not fit {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+    return Einsum(",".join(parts))(a, b)
+
+
+def numpy_clip(x, a_min=None, a_max=None, *, min=None, max=None):
+    return x.clip(a_min if min is None else min, a_max if max is None else max)
+
+
+def moveaxis(x, source, destination):
+    return x.permute(np.moveaxis(np.empty(range(x.ndim)), source, destination).shape)
+
+
+# NumPy's functions that are written for tensors too; np.linalg, np.fft and the like are not among them
+FUNCTIONS = {
+    np.where: where, np.clip: numpy_clip, np.pad: pad, np.einsum: einsum, np.dot: lambda a, b: np.matmul(a, b),
+    np.lib.stride_tricks.sliding_window_view: sliding_window_view,
+    np.stack: stack, np.concatenate: cat, np.copy: Tensor.clone,
+    np.sum: Tensor.sum, np.mean: Tensor.mean, np.max: Tensor.max, np.min: Tensor.min, np.all: Tensor.all,
+    np.any: Tensor.any, np.argmax: Tensor.argmax, np.argmin: Tensor.argmin, np.round: Tensor.round,
+    np.var: lambda x, axis=None, *, ddof=0, keepdims=False: x.var(axis, keepdims, ddof),
+    np.std: lambda x, axis=None, *, ddof=0, keepdims=False: x.std(axis, keepdims, ddof),
+    np.reshape: Tensor.reshape, np.ravel: lambda x: x.reshape(-1), np.squeeze: Tensor.squeeze,
+    np.expand_dims: lambda x, axis: x.unsqueeze(axis), np.broadcast_to: lambda x, shape: x.expand(shape),
+    np.transpose: lambda x, axes=None: x.transpose() if axes is None else x.permute(axes),
+    np.swapaxes: Tensor.swapaxes, np.moveaxis: moveaxis, np.tril: Tensor.tril, np.triu: Tensor.triu,
+    np.zeros_like: zeros_like, np.ones_like: ones_like, np.full_like: full_like, np.empty_like: empty_like,
+    np.shape: lambda x: x.shape, np.ndim: lambda x: x.ndim, np.size: lambda x: x.numel(),
+}
+PREDICATES = {np.allclose, np.isclose, np.array_equal, np.array_equiv, np.argsort, np.nonzero, np.count_nonzero,
+              np.array_repr, np.array_str, np.array2string, np.iscomplexobj, np.isrealobj, np.result_type, np.can_cast,
+              np.may_share_memory, np.shares_memory}

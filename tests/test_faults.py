@@ -1,6 +1,7 @@
-"""What can go wrong around the mathematics: numbers that overflow, threads, forks, memory."""
+"""What can go wrong around the mathematics: overflow, threads, forks, memory."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -38,7 +39,7 @@ def watched(function, *args):
     return str(caught.value)
 
 
-FORMS = {"kernel": contextlib.nullcontext, "textbook": graph.textbook}
+FORMS = {"kernel": contextlib.nullcontext, "reference": graph.textbook}
 
 
 @pytest.mark.parametrize("make, sentence", [
@@ -54,7 +55,7 @@ def test_the_operation_is_named(make, sentence):
     assert pytest.raises(ValueError, detect_anomaly()(make)).match(f"^detect_anomaly: {sentence}$")
 
 
-def test_a_backward_pass_is_watched():
+def test_a_backward_pass_is_checked():
     x = tensor([4.0, 0.0], requires_grad=True)
     assert watched(x.sqrt().sum().backward) == (
         "detect_anomaly: backward of sqrt gives inf at [1] from finite numbers")
@@ -76,14 +77,15 @@ def test_the_layer_is_named(engine):
     for p in model.layers[2].parameters():
         p.data = p.data * 0.0 + 1e200
     name = {"tensor": "linear", "scalar": r"*"}[engine]
-    assert watched(model, x).startswith(f"detect_anomaly: {name} in layers.2 (Linear) gives inf")
-    assert watched(model, x * np.nan).startswith(f"detect_anomaly: {name} in layers.0 (Linear) gives nan")
+    assert watched(model, x).startswith(f"detect_anomaly: {name} in layers.2 (Linear(3 -> 1)) gives inf")
+    assert watched(model, x * np.nan).startswith(f"detect_anomaly: {name} in layers.0 (Linear(2 -> 3)) gives nan")
 
 
 def test_a_value_that_cannot_be_computed_names_its_layer_too():
     model = Net(lambda h: np.log(h - h)).to("scalar")
-    with pytest.raises(ValueError, match=r"^log is not defined at 0 in Net$"):
+    with pytest.raises(ValueError, match="^log is not defined at 0") as caught:
         model(np.ones((1, 2)))
+    assert caught.value.__notes__ == ["in Net"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -95,7 +97,7 @@ def test_an_infinite_mask_is_no_anomaly(form):
         assert (tensor([float("inf")]) + 1.0).item() == np.inf
 
 
-def test_captured_steps_look_at_every_replay():
+def test_captured_steps_check_every_replay():
     model = nn.Linear(2, 1)
     model.weight.data = [[1.0, 1.0]]
     optimizer = optim.SGD(model.parameters(), lr=0.001)
@@ -113,10 +115,10 @@ def test_captured_steps_look_at_every_replay():
         step(x)
         step(x)
         assert watched(step, x * 1e30) == "detect_anomaly: exp gives inf at [0, 0] from finite numbers"
-    assert np.isinf(step(x * 1e30).item())  # a plan of its own, which does not look
+    assert np.isinf(step(x * 1e30).item())  # another plan, without checks
 
 
-def test_watching_ends_with_its_block_and_leaves_no_grad_alone():
+def test_anomaly_mode_ends_with_its_block_and_leaves_no_grad_alone():
     with detect_anomaly():
         with no_grad():
             assert np.isinf(tensor([0.0]).log().item()) and not (Value(2.0) * 3.0).inputs
@@ -353,6 +355,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_fork_after_kernels_have_run():
     """The parent had used its pool of threads, and one of its threads is training at the moment of the fork."""
@@ -363,6 +366,7 @@ def spawned(queue):
     queue.put(train("tensor", 1, True))
 
 
+@pytest.mark.slow
 def test_spawn_after_kernels_have_run():
     here = train("tensor", 1, True)
     context = multiprocessing.get_context("spawn")
@@ -422,7 +426,7 @@ def tensors(n):
 
 sizes = []
 def work():
-    for build, n, times in ((chain, 1_000_000, 3), (wide, 300_000, 3), (tensors, 20_000, 3)):
+    for build, n, times in ((chain, 400_000, 3), (wide, 150_000, 3), (tensors, 20_000, 3)):
         sizes.append([])
         for _ in range(times):
             x, y = build(n)
@@ -441,8 +445,9 @@ print(sizes)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_a_graph_of_a_million_numbers_is_freed():
+def test_a_large_graph_is_freed():
     """Built, back-propagated and freed over and over, on a stack of 256 KiB."""
     assert script(GRAPHS.replace("STACK", str(256 * 1024)))
 
@@ -470,6 +475,7 @@ print(sizes)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_a_captured_step_does_not_grow_memory():
     """100,000 replays; the first 20,000 may warm up."""
@@ -505,6 +511,7 @@ def test_a_film_shows_a_hostile_title_and_hostile_layers_as_text(label):
         assert page.count(tag) == usual.count(tag) == plain_page().count(tag)
 
 
+@functools.cache
 def plain_page():
     recorder = tinynet.Recorder(nn.Sequential(nn.Linear(2, 1)), np.ones((2, 2), np.float32), [0, 1])
     recorder(Value(1.0))

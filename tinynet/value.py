@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from .errors import describe
-from .graph import ANOMALY, Scope, chain_rule, layer_path, mode, report_anomaly
+from .graph import ANOMALY, Scope, chain_rule, mode, report_anomaly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def node(rule: Rule, a: Value, b: Any = ABSENT) -> Value:
             y.data = rule.value(a.data, b.data)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         problem = "too large for a float" if isinstance(error, OverflowError) else "not defined"
-        raise ValueError(f"{rule.name} is {problem} at {listed(inputs)}{layer_path(mode.scope)}") from None
+        raise ValueError(f"{rule.name} is {problem} at {listed(inputs)}") from None
     y.grad = None
     y.label = ""
     y.scope = mode.scope

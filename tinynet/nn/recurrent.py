@@ -82,7 +82,7 @@ class Recurrent(Module):
             x = outputs[0] if len(outputs) == 1 else joined(outputs)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        last = tuple(F.stacked(each) for each in zip(*ends))
+        last = tuple(np.stack(each) for each in zip(*ends))
         if alone:
             x, last = x[:, 0], tuple(s[:, 0] for s in last)
         elif self.batch_first:

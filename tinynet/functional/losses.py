@@ -12,6 +12,9 @@ from .dense import check_indices, check_range
 from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, detach, fused_by
 
 
+INT64 = np.dtype(np.int64)
+
+
 def reduced(losses, reduction):
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
@@ -153,7 +156,7 @@ def of_classes(name, input, target, reduction, ignore_index):
                          f"{target.shape}")
     if reduction == "mean" and not len(target):
         raise ValueError(f"{name}: the batch is empty, nothing to average")
-    return input, cast(target, np.dtype(np.int64)), reduction, ignore_index
+    return input, cast(target, INT64), reduction, ignore_index
 
 
 def check_targets(target, classes, ignore_index, name, loss=None):

@@ -21,7 +21,7 @@ from . import kernels
 from .errors import refusing
 from .graph import mode
 from .kernels import launch, updates
-from .tensors import Tensor, changes, copied
+from .tensors import Tensor, bump_version, copied
 from .value import Value
 
 
@@ -66,8 +66,7 @@ class Optimizer:
             self.param_groups.append(group)
         self.settings = settings
         self.state = {}  # of each parameter: its Clock, then its state, floats or arrays of one axis
-        self.loads = self.stepped = 0
-        changes.optimizers.add(self)
+        self.loads = 0
 
     def zero_grad(self, set_to_none=True):
         """Forget the gradients of all parameters."""
@@ -102,12 +101,12 @@ class Optimizer:
                     launch(launched, numbers.ravel(), g.ravel(), *state[1:], clock.h)
                     if numbers is not p._data:
                         launch(np.copyto, p._data, numbers)
+                    bump_version(p)
                 else:
                     p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
             for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
                 if p in self.state and self.state[p][0] in ticked:
                     self.state[p][0] = Clock(self.terms, group, self.state[p][0].t - 1)
-        changes.note_step(self)
 
     def state_dict(self):
         """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their number, as in PyTorch."""

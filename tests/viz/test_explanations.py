@@ -146,13 +146,12 @@ def test_every_formula_of_the_page_is_found_in_its_source():
 
 def test_an_operation_that_a_reader_adds_is_explained_too():
     cube = Rule("cube", lambda a: a * a * a, lambda a, y: 3.0 * a * a)
-    from tinynet.value import node
     x = Value(2.0, label="x")
-    text = repr(explain(node(cube, (x,), (x.data,))))
+    text = repr(explain(cube(x)))
     assert "v1 = cube(x) = cube(2) = 8" in text
     assert "dv1/dx = dv1/dv1 * ∂v1/∂x = dv1/dv1 * (3 * x * x) = 1 * (3 * 2 * 2) = 12" in text
     unreadable = Rule("twice", lambda a: 2.0 * a, eval("lambda a, y: 2.0"))
-    assert "dv1/dx = dv1/dv1 * ∂v1/∂x = 1 * 2 = 2" in repr(explain(node(unreadable, (x,), (x.data,))))
+    assert "dv1/dx = dv1/dv1 * ∂v1/∂x = 1 * 2 = 2" in repr(explain(unreadable(x)))
 
 
 def test_nodes_without_a_name_are_numbered_and_given_names_are_kept():

@@ -538,6 +538,8 @@ def chunk(n, seed, log):
         log.write(call)
         log.flush()
         fault = attempt(target, text)
+        if fault and fault[1] == "hang":  # on a cold cache it may have compiled
+            fault = attempt(target, text)
         if fault:
             faults.setdefault((fault[1], fault[0][:40]), (call, *fault))
     return faults.values()

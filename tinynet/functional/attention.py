@@ -11,7 +11,7 @@ from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array
 from .activations import softmax
 from .dense import dropout
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, fused_by, where
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, fused_by
 
 
 def check_attention(name, q, k, v):
@@ -81,7 +81,7 @@ def attention_weights(q, k, attn_mask=None, causal=False, scale=1.0):
     seen, some = empty_array(scores.shape, bool), empty_array((*scores.shape[:-1], 1), bool)
     launch(write_seen, seen, some, attn_mask, causal)
     if mode.plan is not None or not seen.all():
-        scores = where(seen, scores, -np.inf)
+        scores = np.where(seen, scores, -np.inf)
     weights = softmax(scores, -1)
     return weights if mode.plan is None and some.all() else weights * as_constant(some, weights)
 

@@ -9,6 +9,11 @@ MINUS = "−"  # the typographic minus, as wide as a plus
 DIGITS = (4, 5, 6, 7, 8, 10, 12, 14, 17)  # significant digits: the first of these that makes a line come out right
 
 
+def is_node(x):
+    """Whether x is a node of a graph: a Value or a Tensor."""
+    return hasattr(x, "inputs") and hasattr(x, "op") and not isinstance(x, type)
+
+
 def data_of(node):
     """The float of a Value, the array of a Tensor."""
     return node.data if isinstance(node, Value) else node._data

@@ -7,12 +7,12 @@ layer. Both end in a `GraphView`, which `drawings` draws.
 import copy
 import math
 
-from ..errors import describe
+from ..errors import check_int, describe
 from ..graph import mode, textbook, topological
 from ..value import Rule, Value
 from .diagnostics import same
 from .folding import ALONE, Focus, focused, in_focus, leading_to, tightest
-from .labels import MINUS, Models, atom, data_of, extent, figure, grad_of, is_array, names, shape_text, signed, single
+from .labels import Models, atom, data_of, extent, figure, grad_of, is_array, is_node, names, shape_text, signed, single
 
 
 class Box:
@@ -84,7 +84,7 @@ def derivatives_of(node):
 # ---------------------------------------------------------------------------------------------------- boxes and arrows
 
 ORDERED = ("-", "/", "**", "@", "matmul", "sub", "div", "pow")  # their operands are marked as ① and ②
-SYMBOLS = {"-": MINUS, "*": "×", "/": "÷", "**": "xʸ", "neg": f"{MINUS}x", "abs": "|x|", "sqrt": "√", "exp": "eˣ"}
+SYMBOLS = {"-": "−", "*": "×", "/": "÷", "**": "xʸ", "neg": "−x", "abs": "|x|", "sqrt": "√", "exp": "eˣ"}
 VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "power", "neg": "negate"}
 
 
@@ -346,7 +346,7 @@ def roots_of(what, input_shape=None):
         if not items:
             raise ValueError("draw: there is nothing in the list")
         return [root for item in items for root in roots_of(item)]
-    if hasattr(what, "inputs") and hasattr(what, "op"):
+    if is_node(what):
         return [what]
     raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module; "
                     f"got {type(what).__name__} {str(what)[:40]!r}")
@@ -384,6 +384,8 @@ def run_on_zeros(model, input_shape):
 
 def graph_view(what, input_shape=None, derivatives=False, depth=None, focus=None, limit=300, fused=True):
     """The view of the graph behind `what`; see `drawings.draw` for what the arguments mean."""
+    if depth is not None:
+        check_int("draw", "depth", depth, least=0)
     roots = given = roots_of(what, input_shape)
     copies, opened, notes = {}, set(), []
     if not isinstance(roots[0], Value):

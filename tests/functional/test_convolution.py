@@ -312,7 +312,7 @@ def test_a_summary_and_pictures_of_a_network():
 
 
 @pytest.mark.parametrize("wrong, error, sentence", [
-    (lambda: nn.Conv2d(3, 0, 3), ValueError, "Conv2d: out_channels is a whole number from 1 on, got 0"),
+    (lambda: nn.Conv2d(3, 0, 3), ValueError, "Conv2d: expected out_channels to be a positive integer, got 0"),
     (lambda: nn.Conv2d(3, 4, 0), ValueError, "Conv2d: expected kernel_size to be a positive integer, got 0"),
     (lambda: nn.Conv2d(3, 4, (3, 3, 3)), ValueError, r"kernel_size to be an integer or .*two, got \(3, 3, 3\)"),
     (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, "Conv2d: expected stride to be a positive integer, got 0"),
@@ -351,7 +351,7 @@ def test_a_summary_and_pictures_of_a_network():
     (lambda: F.batch_norm(tinynet.zeros(2, 3), np.zeros(2), np.ones(3)), ValueError,
      r"batch_norm: running_mean has shape \(2,\), the input has 3 channels"),
     (lambda: nn.BatchNorm2d(2).load_state_dict(nn.BatchNorm2d(2, affine=False).state_dict()), ValueError,
-     "misses 'weight', 'bias'"),
+     "lacks 'weight', 'bias'"),
 ])
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

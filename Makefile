@@ -1,37 +1,48 @@
-# Every target sets up what it needs in .venv, once; setup.cfg says what that is.
+# Every target installs what it needs into .venv, once, as setup.cfg lists it.
 
 PYTHON ?= python3
 BIN = .venv/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 RUFF = $(BIN)/ruff check --line-length 120 --select E,F,I,B,UP,W --ignore E731,E741,B905,UP031 \
-    --per-file-ignores '*.pyi:F821' tinynet tests demos
+    tinynet tests demos
 
-.PHONY: demo test bench lint pictures showing dist clean
+.PHONY: demo test test-all bench lint format pictures showing dist clean
 
 demo: .venv/demos
 	$(BIN)/python demos/$(or $(LESSON),*_digits.py)
 
+# without the slow tests
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term
+	$(PYTEST) -m "not slow"
+
+# every test, and the coverage that setup.cfg asks for
+test-all: .venv/test
+	$(PYTEST) --cov --cov-report=term
 
 bench: .venv/bench
 	$(BIN)/python -m tests.bench
 
-# style; then the types that editors are told: do they fit the code, and the tour of the README?
+# style and format; types of the core, strictly, and of the README's tour as a user's editor sees it; then line counts
 lint: .venv/lint
 	$(RUFF)
-	$(BIN)/python -m mypy.stubtest tinynet.value tinynet.tensors --concise --ignore-missing-stub \
-	    --mypy-config-file setup.cfg
+	$(BIN)/autopep8 --recursive --diff --exit-code tinynet tests demos
+	$(BIN)/python -m mypy --strict tinynet/value.py tinynet/graph.py tinynet/tensors/core.py
 	$(BIN)/python -m mypy -c "$$(sed -n '/^```python/,/^```/{/^```/d;p}' README.md)"
+	$(BIN)/python -m tests.lines
+
+# formats as `make lint` checks
+format: .venv/lint
+	$(BIN)/autopep8 --recursive --in-place tinynet tests demos
 
 pictures: .venv/demos
 	for lesson in demos/[0-9]*.py; do $(BIN)/python $$lesson || exit 1; done
 
-# the pictures of the README; needs Chromium, which photographs the pages
+# the pictures of the README; needs Chromium for screenshots of the pages
 showing: .venv/test
 	$(BIN)/python -m tests.viz.showing
 
-# What users install, each in an environment of its own: the tour, and the tests that do without the optional packages
-# and without a system `dot`.
+# The packages that users install, each in an environment of its own: the tour, and the tests that need neither optional
+# packages nor a system `dot`.
 dist: .venv/dist
 	rm -rf dist build/alone
 	$(BIN)/python -m build --outdir dist >/dev/null
@@ -41,7 +52,7 @@ dist: .venv/dist
 	    build/clean/bin/python -m pip install --quiet --disable-pip-version-check $$package pytest hypothesis && \
 	    (cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest tests/test_readme.py -k tour) || exit 1; \
 	done
-	cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest \
+	cd build/alone && PATH=/nowhere ../clean/bin/python -m pytest -m "not slow" \
 	    tests/tensors tests/data tests/train/test_fit.py tests/viz/test_explanations.py tests/viz/test_drawings.py \
 	    $(addprefix tests/test_,$(addsuffix .py,value optim datasets pytorch_script))
 

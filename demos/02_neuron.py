@@ -1,8 +1,9 @@
-"""Lesson 2: one neuron, drawn; its weights and its bias changed by hand, then by their gradients."""
+"""Lesson 2: one neuron as a graph; its weights and bias changed by hand, then by gradient descent."""
 
 # %% [markdown]
 # # A neuron
-# A neuron multiplies each input by a weight, adds a bias, and bends the sum: y = tanh(w₀x₀ + w₁x₁ + b).
+# A **neuron** multiplies each input by a **weight**, adds a **bias**, and applies a nonlinearity, its **activation
+# function**: y = tanh(w₀x₀ + w₁x₁ + b).
 
 # %%
 import matplotlib.pyplot as plt
@@ -29,22 +30,22 @@ print(f"x = (2, 0.5), w = (-0.6, 1), b = 0.3:  y = {y.data:.4f}")
 draw(y, derivatives=True).save(picture("02_neuron.svg"))
 
 # %% [markdown]
-# # By hand
-# Before you run this, say what each change will do. The gradients in the picture already know: their sign says which
-# way y moves, their size says how much.
+# # Changes by hand
+# Before you run this, predict the effect of each change. The gradients in the picture tell: the sign says whether y
+# increases or decreases, the size by how much.
 
 # %%
-print("\nChange one number by +0.1, and compare with what its gradient promised:")
+print("\nChange one number by +0.1, and compare with the prediction of its gradient:")
 before = y.data
 for p in (w0, w1, b):
-    promised = 0.1 * p.grad
+    predicted = 0.1 * p.grad
     p.data += 0.1
-    print(f"  {p.label:2} + 0.1: y changes by {neuron().data - before:+.4f}, promised {promised:+.4f}")
+    print(f"  {p.label:2} + 0.1: y changes by {neuron().data - before:+.4f}, predicted {predicted:+.4f}")
     p.data -= 0.1
 
 # %% [markdown]
-# # What weights and bias do
-# The weight sets how steep the bend is, and its sign which way it goes; the bias shifts it along.
+# # The effect of weight and bias
+# The weight sets the steepness, and its sign the direction; the bias shifts the curve.
 
 # %%
 xs = np.linspace(-4, 4, 200)
@@ -61,12 +62,12 @@ print()
 save("02_weight_and_bias.png")
 
 # %% [markdown]
-# # By gradient
-# Let us ask for y = 0.8. The error (y - 0.8)² is a number in the same graph, so its gradients say how to change each
-# weight. The inputs stay as they are.
+# # Gradient descent
+# The target is y = 0.8. The **loss** (y - 0.8)² is a node of the same graph, so its gradients say how to change each
+# weight and the bias. The inputs stay fixed.
 
 # %%
-print("\nTeaching the neuron to answer 0.8:")
+print("\nTraining the neuron to output 0.8:")
 for step in range(31):
     y = neuron()
     loss = (y - 0.8) ** 2

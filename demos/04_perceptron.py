@@ -1,9 +1,9 @@
-"""Lesson 4: a perceptron learns AND, cannot learn XOR; a network with a hidden layer can."""
+"""Lesson 4: a perceptron learns AND but not XOR; a network with a hidden layer learns XOR."""
 
 # %% [markdown]
-# # One neuron draws one line
-# A perceptron answers yes on one side of a line and no on the other. AND can be cut by a line. XOR cannot: its two yes
-# corners lie across from each other (Minsky and Papert, 1969).
+# # Linear separability
+# A **perceptron** outputs 1 on one side of a line and 0 on the other, its **decision boundary**. AND is **linearly
+# separable**. XOR is not: its two positive corners lie across from each other (Minsky and Papert, 1969).
 
 # %%
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ bce = nn.BCEWithLogitsLoss()
 
 
 def train(model, X, y, lr=0.5, steps=200):
-    """Train on all samples at once, one Value at a time; the loss of every step."""
+    """Train on all samples at once with full-batch gradient descent; returns the loss of every step."""
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     targets, losses = y.reshape(-1, 1).astype(float), []
     for _ in tqdm(range(steps), desc="training"):
@@ -58,21 +58,21 @@ for ax, (title, make, y) in zip(axes, (("one neuron, AND", neuron, y_and), ("one
     ax.set_title(title)
     axes[3].plot(losses, label=title)
     trained[title] = model
-    print(f"{title:16} loss {losses[-1]:.4f}; wanted {y}, answers with probability", chances.round(2))
+    print(f"{title:16} loss {losses[-1]:.4f}; targets {y}, predicted probabilities", chances.round(2))
 axes[3].set(title="loss", xlabel="step")
 axes[3].axhline(np.log(2), color="grey", linewidth=0.8, linestyle=":")
 axes[3].legend(fontsize=8)
 save("04_perceptron.png")
-print("The loss of the neuron on XOR stays at ln 2 = 0.693: it does no better than tossing a coin.")
+print("The loss of the neuron on XOR stays at ln 2 = 0.693: no better than chance.")
 
 # %% [markdown]
-# # What the hidden layer sees
-# The hidden neurons move the four corners to a place where one line does cut them apart.
+# # The hidden layer
+# The **hidden layer** maps the four corners to points that one line separates.
 
 # %%
 model = trained["MLP 2-4-1, XOR"]
 output = model(X[1:2])[0, 0]
 output.label = "logit"
-model.zero_grad()  # the gradients of the last training step are still there
+model.zero_grad()  # clears the gradients of the last training step
 output.backward()
 draw(output).save(picture("04_xor_network.svg"))

@@ -1,9 +1,10 @@
-"""Lesson 5: a network of single numbers learns to tell two moons apart."""
+"""Lesson 5: a network of Values learns to classify two moons."""
 
 # %% [markdown]
-# # The whole recipe
-# Forward: every sample through the network. Loss: how wrong it is, as one number. Backward: the gradient of that number
-# for each of the 337 weights. Step: each weight a little downhill. Again. There is nothing else to training.
+# # The training loop
+# **Forward pass**: compute the outputs of the network for every sample. **Loss**: measure the error as one number.
+# **Backward pass**: compute the gradient of the loss for each of the 337 parameters. **Step**: move each parameter
+# against its gradient. Repeat.
 
 # %%
 import time
@@ -14,9 +15,8 @@ from easel import picture, region, save
 from tqdm import tqdm
 
 import tinynet
-from tinynet import draw, nn, optim
+from tinynet import Recorder, draw, film, nn, optim
 from tinynet.datasets import moons
-from tinynet.viz.films import Recorder, film
 
 tinynet.manual_seed(7)
 X, y = moons(100, noise=0.1, seed=0)
@@ -35,7 +35,7 @@ def score(points):
 
 
 # %% [markdown]
-# A `Recorder` looks at the model after each step, so that we can look at the training afterwards.
+# A `Recorder` copies the parameters after each step, so that the training run can be replayed.
 
 # %%
 recorder = Recorder(model, X, y)
@@ -56,12 +56,12 @@ accuracy = np.mean((score(X) > 0) == y)
 print(f"{STEPS} steps, {nodes:,} Values in each, {seconds:.1f} s: loss {losses[0]:.3f} -> {losses[-1]:.4f}, "
       f"accuracy {accuracy:.0%}")
 X_new, y_new = moons(400, noise=0.1, seed=1)
-print(f"On 400 points it has never seen: {np.mean((score(X_new) > 0) == y_new):.1%}")
+print(f"On 400 held-out points: {np.mean((score(X_new) > 0) == y_new):.1%}")
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
 region(left, score, X, y, steps=40)
-left.set_title("where the network says which moon")
+left.set_title("decision boundary")
 right.plot(losses)
 right.set(title="loss", xlabel="step", yscale="log")
 right.set_yticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["0.5", "0.2", "0.1", "0.05", "0.02", "0.01"])
@@ -69,26 +69,26 @@ right.minorticks_off()
 save("05_moons.png")
 
 # %% [markdown]
-# # The film of the training
-# One page, to open in a browser: move the slider, and see the boundary bend, the weights grow, and what each of the 32
-# hidden neurons makes of the plane. The gradients shrink as the loss does. Some neurons stay white: their ReLU is off
-# everywhere, and no gradient will wake them.
+# # A replay of the training run
+# Open the page in a browser and move the slider: it shows the decision boundary, the weights, and the output of each of
+# the 32 hidden neurons over the plane. The gradients shrink with the loss. Some neurons stay white: their ReLU outputs
+# 0 everywhere, so they receive no gradient.
 
 # %%
-movie = film(recorder, "Two moons, one number at a time")
+movie = film(recorder, "Two moons, one scalar at a time")
 movie.save(picture("05_moons_film.html"))
-print("  … a film to play: open it in a browser")
+print("  … a training replay: open it in a browser")
 movie.frame(len(movie) // 2).save(picture("05_moons_halfway.png"))
 
 # %% [markdown]
-# # The graph behind one step
-# It is far too large to look at node by node, so `draw` folds every layer into one box. ⚠ says what it noticed.
+# # The graph of one step
+# It is far too large to read node by node, so `draw` folds every layer into one box. ⚠ marks common mistakes.
 
 # %%
 draw(loss, depth=1).save(picture("05_moons_loss.svg"))
 
 # %% [markdown]
-# `focus` opens one neuron of one sample: neuron 2 of the first layer, looking at sample 0.
+# `focus` opens one neuron for one sample: neuron 2 of the first layer, sample 0.
 
 # %%
 draw(loss, depth=1, focus=(0, "layers.0[2]")).save(picture("05_moons_one_neuron.svg"))

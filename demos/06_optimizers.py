@@ -1,16 +1,16 @@
-"""Lesson 6: four optimisers race down two loss surfaces."""
+"""Lesson 6: four optimizers on two loss surfaces."""
 
 # %% [markdown]
-# # Which way is down, and how far?
-# The gradient says where the loss falls fastest *here*. What to make of it is the optimiser's business:
+# # Update rules
+# The gradient points where the loss increases fastest. An **optimizer** turns it into an update of the parameters:
 #
-# - **SGD** takes a step against the gradient: $p \leftarrow p - \eta\, g$.
-# - **Momentum** lets the steps gather speed, as a ball does: $v \leftarrow \mu v + g$, $p \leftarrow p - \eta\, v$.
-# - **RMSprop** divides by the size that the gradient of *this* parameter has had lately, $\sqrt{s}$ with
-#   $s \leftarrow \alpha s + (1-\alpha) g^2$, so that steep and flat directions are walked at the same pace.
-# - **Adam** does both, with a correction for the first steps, in which the averages still remember their zeros.
+# - **SGD** steps against the gradient: $p \leftarrow p - \eta\, g$.
+# - **Momentum** accumulates past gradients into a velocity: $v \leftarrow \mu v + g$, $p \leftarrow p - \eta\, v$.
+# - **RMSprop** divides by a moving average of the size of *this* parameter's gradient, $\sqrt{s}$ with
+#   $s \leftarrow \alpha s + (1-\alpha) g^2$, so that steep and flat directions get steps of similar size.
+# - **Adam** combines both, with a **bias correction** for the first steps, since the averages start at zero.
 #
-# A surface with two parameters can be looked at. Each of them is one Value.
+# A loss with two parameters can be drawn as a surface. Each parameter is one Value.
 
 # %%
 import matplotlib.pyplot as plt
@@ -21,16 +21,16 @@ from tinynet import Value, optim
 
 
 def valley(x, y):
-    """Twenty times steeper across than along: what badly scaled features make of a loss."""
+    """Twenty times steeper across than along: an ill-conditioned loss, as badly scaled features cause it."""
     return x * x / 20 + y * y
 
 
 def saddle(x, y):
-    """Down to x = 0, but the true ways down lead along y, to ±1.58, and begin almost level."""
+    """A saddle point at the origin; the minima lie at y = ±1.58, along a direction that starts almost flat."""
     return x * x + y * y * y * y / 5 - y * y + 1.25
 
 
-RACERS = {
+OPTIMIZERS = {
     "SGD": lambda p: optim.SGD(p, lr=0.1),
     "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.8),
     "RMSprop": lambda p: optim.RMSprop(p, lr=0.1, alpha=0.9),
@@ -38,23 +38,23 @@ RACERS = {
 }
 
 
-def race(surface, start, make, steps):
-    """The way of an optimiser: a row (x, y, loss) for each step."""
+def minimize(surface, start, make, steps):
+    """The path of an optimizer: a row (x, y, loss) for each step."""
     x, y = Value(start[0], label="x"), Value(start[1], label="y")
     optimizer = make([x, y])
-    way = []
+    path = []
     for _ in range(steps + 1):
         loss = surface(x, y)
-        way.append((x.data, y.data, loss.data))
+        path.append((x.data, y.data, loss.data))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return np.array(way)
+    return np.array(path)
 
 
 # %% [markdown]
-# # The race
-# All start from the same place, and the learning rates are such as one would try first.
+# # The comparison
+# All start from the same point, with typical learning rates.
 
 # %%
 SURFACES = [("a long valley", valley, (-7.0, 2.0), 60, (-8, 4, -2.6, 2.6)),
@@ -65,13 +65,13 @@ for (title, surface, start, steps, (left, right, bottom, top)), (plane, curve) i
     height = surface(a, b)  # the same function, on arrays
     plane.contourf(a, b, height ** 0.5, levels=24, cmap="Greys", alpha=0.55)
     print(f"{title}: steps until the loss is below 0.01, and the loss after {steps}")
-    for name, make in RACERS.items():
-        way = race(surface, start, make, steps)
-        arrived = np.argmax(way[:, 2] < 0.01) if (way[:, 2] < 0.01).any() else None
-        print(f"  {name:9} {'never' if arrived is None else arrived:>5}   {way[-1, 2]:.6f}")
-        line, = plane.plot(*way[:, :2].T, marker=".", markersize=5, linewidth=1.4, label=name)
-        plane.plot(*way[-1, :2], marker="o", markersize=9, color=line.get_color(), markeredgecolor="white")
-        curve.semilogy(np.maximum(way[:, 2], 1e-7), label=name)
+    for name, make in OPTIMIZERS.items():
+        path = minimize(surface, start, make, steps)
+        arrived = np.argmax(path[:, 2] < 0.01) if (path[:, 2] < 0.01).any() else None
+        print(f"  {name:9} {'never' if arrived is None else arrived:>5}   {path[-1, 2]:.6f}")
+        line, = plane.plot(*path[:, :2].T, marker=".", markersize=5, linewidth=1.4, label=name)
+        plane.plot(*path[-1, :2], marker="o", markersize=9, color=line.get_color(), markeredgecolor="white")
+        curve.semilogy(np.maximum(path[:, 2], 1e-7), label=name)
     plane.plot(*start, marker="x", color="black", markersize=9)
     plane.set(title=f"{title}: from ✗, {steps} steps", xlabel="x", ylabel="y",
               xlim=(left, right), ylim=(bottom, top))
@@ -82,10 +82,10 @@ for (title, surface, start, steps, (left, right, bottom, top)), (plane, curve) i
 save("06_optimizers.png")
 
 # %% [markdown]
-# # What to see
-# In the valley SGD crawls: a step that is safe across the valley is tiny along it. Momentum swings from side to side,
-# but arrives. RMSprop and Adam set out diagonally: both directions count alike. On the saddle SGD rolls down to the
-# ridge and hardly moves for twenty steps, while those who divide by the gradient's own size do not notice that it is
-# small. That has its price at the bottom, where RMSprop divides almost nothing by almost nothing, and leaps: it wants
-# a learning rate that falls; and where Adam, which gathers speed as momentum does, runs past the goal and circles it.
-# None is best everywhere: change a learning rate above, and another one wins.
+# # Discussion
+# In the valley SGD is slow: a step that is stable across the valley is tiny along it. Momentum oscillates, but arrives.
+# RMSprop and Adam start diagonally, since they normalize both directions. On the saddle SGD hardly moves for twenty
+# steps, because the gradient is small there; RMSprop and Adam divide by its size and leave at once. Near the minimum
+# RMSprop divides a small gradient by its small average and jumps: it needs a decaying learning rate. Adam overshoots
+# and oscillates around the minimum, as momentum does. No optimizer is best everywhere: with other learning rates above,
+# another one wins.

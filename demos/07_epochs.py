@@ -1,9 +1,9 @@
-"""Lesson 7: epochs, batches and learning rates, and what each of them does to the curve."""
+"""Lesson 7: epochs, batch size and learning rate, and their effect on the loss curve."""
 
 # %% [markdown]
-# # Three knobs
-# An **epoch** is one pass through all training samples. A **batch** is how many of them one step looks at. The
-# **learning rate** is how far a step goes. A loader hands out the batches; `fit` turns the crank and draws the bar.
+# # Three hyperparameters
+# An **epoch** is one pass through all training samples. The **batch size** is the number of samples of one step. The
+# **learning rate** scales a step. A loader yields the batches; `fit` runs the loop and shows a progress bar.
 
 # %%
 import time
@@ -21,11 +21,11 @@ from tinynet.train import EarlyStopping, accuracy
 X, y = spiral(900, noise=0.04, seed=0)
 X_train, X_valid, y_train, y_valid = train_test_split(X, y, test_size=300, stratify=y, seed=0)
 train, valid = TensorDataset(X_train, y_train), DataLoader(TensorDataset(X_valid, y_valid), batch_size=300)
-print(f"three arms of a spiral: {len(train)} samples to train on, {len(X_valid)} to validate")
+print(f"three arms of a spiral: {len(train)} training samples, {len(X_valid)} validation samples")
 
 
 def run(batch_size=32, lr=0.01, epochs=60, samples=train, hidden=32, validation=valid, **options):
-    """Train a fresh network of the same first weights."""
+    """Train a new network from the same initial weights."""
     manual_seed(1)
     model = nn.MLP(2, [hidden, hidden, 3], activation="tanh")
     loader = DataLoader(samples, batch_size, shuffle=True, seed=0)
@@ -36,13 +36,13 @@ def run(batch_size=32, lr=0.01, epochs=60, samples=train, hidden=32, validation=
                    progress=False, **options)
 
 
-run(epochs=1)  # the kernels are compiled once
+run(epochs=1)  # compiles the kernels
 figure, axes = plt.subplots(2, 2, figsize=(11, 8))
 (rates, sizes), (works, over) = axes
 
 # %% [markdown]
 # # The learning rate
-# Too small, and 60 epochs are not enough. Too large, and each step leaps over the valley that it aims at.
+# Too small, and 60 epochs are not enough. Too large, and each step overshoots the minimum.
 
 # %%
 print("\nlearning rate   loss after 60 epochs   validation accuracy")
@@ -55,10 +55,10 @@ rates.set_ylim(top=100)
 rates.legend(ncols=2)
 
 # %% [markdown]
-# # The batch
-# A small batch guesses the gradient from few samples: many rough steps an epoch. A large one: few, exact, and each of
-# them cheap for what it computes, since the arithmetic of many samples shares one call. So the same runs are drawn
-# twice, by epochs and by seconds.
+# # The batch size
+# A small batch estimates the gradient from few samples: many noisy steps an epoch. A large one: few steps of low
+# variance, each efficient, since many samples share one call. So the same runs are drawn twice, by epochs and by
+# seconds.
 
 # %%
 print("\nbatch   steps an epoch   ms an epoch   loss after 60 epochs")
@@ -69,15 +69,16 @@ for batch_size in (4, 32, 150, 600):
           f"{history['loss'][-1]:20.4f}")
     sizes.semilogy(history["loss"], label=f"batches of {batch_size}")
     works.semilogy(np.cumsum(history["seconds"]) * 1e3, history["loss"], label=f"batches of {batch_size}")
-sizes.set(title="the batch (learning rate 0.01)", xlabel="epoch", ylabel="training loss")
-works.set(title="the same runs by the clock", xlabel="milliseconds", ylabel="training loss", xscale="log")
+sizes.set(title="the batch size (learning rate 0.01)", xlabel="epoch", ylabel="training loss")
+works.set(title="the same runs by time", xlabel="milliseconds", ylabel="training loss", xscale="log")
 sizes.legend()
 works.legend()
 
 # %% [markdown]
-# # Too many epochs
-# Thirty samples of two blurred moons and a large network: the training loss falls for ever, the validation loss turns
-# round. What is learned after the turn is the thirty samples by heart. Early stopping goes back to the best epoch.
+# # Overfitting
+# Thirty samples of two noisy moons and a large network: the training loss keeps falling while the validation loss
+# rises: **overfitting**. The network memorizes the thirty samples. **Early stopping** restores the weights of the best
+# epoch.
 
 # %%
 few = TensorDataset(*moons(30, noise=0.35, seed=1))
@@ -91,6 +92,6 @@ print(f"with early stopping: {len(early)} epochs, then back to the weights of ep
 over.semilogy(long["loss"], label="training")
 over.semilogy(long["val_loss"], "--", label="validation")
 over.axvline(early.best - 1, color="0.5", linestyle=":", label=f"best epoch, {early.best}")
-over.set(title="too many epochs on 30 samples", xlabel="epoch", ylabel="loss")
+over.set(title="overfitting on 30 samples", xlabel="epoch", ylabel="loss")
 over.legend()
 save("07_epochs.png")

@@ -1,9 +1,9 @@
-"""Lesson 8: the same network on both engines: the same gradients, at very different speeds."""
+"""Lesson 8: the same network on both engines: identical gradients, different speed."""
 
 # %% [markdown]
 # # One definition, two engines
-# The layers are written once. `model.to("scalar")` makes each weight a `Value`, one number in a graph that can be drawn
-# and read; `model.to("tensor")` makes each layer's weights one array, and a batch goes through them at once.
+# The layers are written once. `model.to("scalar")` makes each weight a `Value`, a node of a graph that can be drawn and
+# read; `model.to("tensor")` makes each layer's weights one array, and computes a whole batch at once.
 
 # %%
 import time
@@ -29,8 +29,8 @@ inputs, targets = tinynet.tensor(X.astype(np.float64)), tinynet.tensor(y.astype(
 inputs.label, targets.label = "x", "target"
 
 # %% [markdown]
-# # The same gradients
-# In double precision the two engines agree to the last digits; only the order of the sums differs.
+# # Identical gradients
+# In double precision the two engines agree to the last digits; only the order of summation differs.
 
 # %%
 tensors.load_state_dict(scalars.state_dict())
@@ -42,19 +42,19 @@ for path, p in tensors.named_parameters():
     values = [v for name, v in scalars.named_parameters() if name.startswith(f"{path}[")]
     g = np.reshape([v.grad for v in values], p.shape)
     print(f"  {path:18} one Tensor {str(p.shape):9} or {len(values):3} Values; "
-          f"gradients differ by at most {abs(g - p.grad).max():.1e}")
+          f"gradients differ by at most {abs(g - p.grad.numpy()).max():.1e}")
 
 # %% [markdown]
 # # The same graph
-# Folded, the graph of 65,000 Values and the graph of a few Tensors show the same layers. Both also find the same fault
-# (⚠): some neurons of these random first weights answer 0 to every sample. They are dead, as in lesson 3.
+# Folded, the graph of 65,000 Values and the graph of a few Tensors show the same layers. Both also flag the same
+# problem (⚠): with these random initial weights some neurons output 0 for every sample. They are dead, as in lesson 3.
 
 # %%
 draw(loss_scalar, depth=1).save(picture("08_scalar.svg"))
 draw(loss_tensor, depth=1).save(picture("08_tensor.svg"))
 
 # %% [markdown]
-# # Not the same speed
+# # Speed
 
 
 # %%

@@ -1,8 +1,8 @@
-"""Lesson 10: a network reads handwritten digits, and shows which ones it misread."""
+"""Lesson 10: a network classifies handwritten digits, and shows its errors."""
 
 # %% [markdown]
-# # Real pictures
-# 1,797 digits that people wrote (Alpaydin and Kaynak, 1998), 8 × 8 grey levels each. A quarter is held out.
+# # The data
+# 1,797 handwritten digits (Alpaydin and Kaynak, 1998), 8 × 8 grey levels each. A quarter is held out.
 
 # %%
 import time
@@ -25,7 +25,7 @@ print(model)
 
 # %% [markdown]
 # # Training
-# `capture` records the step once and replays it from then on: the same numbers, without Python in between.
+# `capture` records the step once and replays it afterwards, without Python in between: identical results, faster.
 
 # %%
 EPOCHS = 60
@@ -62,45 +62,46 @@ for _ in bar:
     bar.set_postfix(loss=f"{losses[-1]:.4f}", accuracy=f"{accuracies[-1]:.1%}")
 print(f"{EPOCHS} epochs of {len(X_train)} digits in {sum(seconds):.1f} s (the first one compiles: {seconds[0]:.1f} s), "
       f"{len(X_train) / np.median(seconds):,.0f} digits a second; {accuracies[-1]:.1%} of the {len(X_test)} held-out "
-      "digits are read right")
+      "digits are classified correctly")
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
 left.semilogy(losses)
 left.set(title="training loss", xlabel="epoch")
 right.plot(np.array(accuracies) * 100)
-right.set(title="held-out digits read right, %", xlabel="epoch", ylim=(80, 100.5))
+right.set(title="accuracy on held-out digits, %", xlabel="epoch", ylim=(80, 100.5))
 save("10_training.png")
 
 # %% [markdown]
-# # Which ones are mistaken for which?
+# # The confusion matrix
+# A **confusion matrix** counts how often each digit (row) is classified as each digit (column).
 
 # %%
 probabilities = predict(X_test)
-answers = probabilities.argmax(1)
+predictions = probabilities.argmax(1)
 confusion = np.zeros((10, 10), int)
-np.add.at(confusion, (y_test, answers), 1)
+np.add.at(confusion, (y_test, predictions), 1)
 figure, ax = plt.subplots(figsize=(5, 4.6))
 ax.imshow(np.log1p(confusion), cmap="Blues")
 for (i, j), count in np.ndenumerate(confusion):
     if count:
         ax.text(j, i, count, ha="center", va="center", color="white" if i == j else "black")
-ax.set(title="confusion matrix", xlabel="read as", ylabel="written", xticks=range(10), yticks=range(10))
+ax.set(title="confusion matrix", xlabel="predicted", ylabel="actual", xticks=range(10), yticks=range(10))
 ax.grid(False)
 save("10_confusion.png")
 
 # %%
-wrong = np.flatnonzero(answers != y_test)
-wrong = wrong[np.argsort(-probabilities[wrong].max(1))]  # the surest mistakes first
-print(f"\n{len(wrong)} misread; the surest mistakes:")
+wrong = np.flatnonzero(predictions != y_test)
+wrong = wrong[np.argsort(-probabilities[wrong].max(1))]  # the most confident errors first
+print(f"\n{len(wrong)} misclassified; the most confident errors:")
 for i in wrong[:5]:
-    print(f"  a {y_test[i]} read as {answers[i]}, {probabilities[i].max():.0%} sure")
-shown = np.r_[wrong, np.flatnonzero(answers == y_test)][:12]
+    print(f"  a {y_test[i]} classified as {predictions[i]}, with probability {probabilities[i].max():.0%}")
+shown = np.r_[wrong, np.flatnonzero(predictions == y_test)][:12]
 figure, axes = plt.subplots(2, 6, figsize=(9, 3.6))
 for ax, i in zip(axes.flat, shown, strict=True):
     ax.imshow(X_test[i].reshape(8, 8), cmap="gray_r")
-    right = answers[i] == y_test[i]
-    ax.set_title(f"{y_test[i]} read as {answers[i]}", fontsize=9, color="black" if right else "#b3261e")
+    correct = predictions[i] == y_test[i]
+    ax.set_title(f"{y_test[i]} as {predictions[i]}", fontsize=9, color="black" if correct else "#b3261e")
     ax.axis("off")
-figure.suptitle("misread digits (red), then some read right")
+figure.suptitle("misclassified digits (red), then some classified correctly")
 save("10_misread.png")

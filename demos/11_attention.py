@@ -1,14 +1,15 @@
-"""Lesson 11: attention, on three words: who looks at whom, and how that is learned."""
+"""Lesson 11: attention on three words, and how attention weights are learned."""
 
 # %% [markdown]
-# # A question, three answers
-# Each word of a text has three vectors: a **query** q (what am I looking for?), a **key** k (what do I offer?) and a
-# **value** v (what do I say?). A word compares its query with every key: the score q·k/√d is large where they point the
-# same way. Softmax makes weights of the scores, positive numbers that add up to 1, and the weights mix the values:
+# # Queries, keys and values
+# Each token has three vectors: a **query** q (what it searches for), a **key** k (what it is found by) and a **value**
+# v (what it contributes). A token compares its query with every key: the score q·k/√d is large where they point in the
+# same direction. **Softmax** turns the scores into **attention weights**, positive numbers that sum to 1, and the
+# output is the weighted sum of the values:
 #
 # $$\mathrm{attention}(Q, K, V) = \mathrm{softmax}\left(QK^\top/\sqrt{d}\right)V$$
 #
-# (Vaswani et al., 2017.) There is nothing in it but products, sums, exp and a division: the page of calculus has all.
+# (Vaswani et al., 2017.) It consists of products, sums, exp and a division, all of them in the derivative table.
 
 # %%
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ WORDS = ["the", "cat", "sleeps"]
 
 
 def values(numbers, name):
-    """A table of numbers as leaves of a graph, named by word."""
+    """A matrix of leaves, labelled by word."""
     return np.array([[Value(x, f"{name}{i}({word})") for i, x in enumerate(row)] for word, row in zip(WORDS, numbers)])
 
 
@@ -32,38 +33,39 @@ k = values([[1.0, 0.0], [0.0, 1.5], [1.0, 1.0]], "k")
 v = values([[1.0], [2.0], [3.0]], "v")
 
 # %% [markdown]
-# # One word looks around
-# The last word, "sleeps", asks. Its weights say how much it listens to each word; its answer is the mixture.
+# # The output for one query
+# The query is that of the last word, "sleeps". Its weights say how much each word contributes; its output is the
+# weighted sum.
 
 # %%
 scores = q[2:] @ k.T / np.sqrt(2)
 e = np.exp(scores)
 weights = e / e.sum()
-(answer,) = (weights @ v)[0]
+(output,) = (weights @ v)[0]
 for j, word in enumerate(WORDS):
     scores[0, j].label, weights[0, j].label = f"score({word})", f"weight({word})"
-answer.label = "answer"
-answer.backward()
+output.label = "output"
+output.backward()
 print("word     score   weight   value")
 for word, s, w, x in zip(WORDS, scores[0], weights[0], v[:, 0]):
     print(f"{word:7} {s.data:6.3f}   {w.data:6.3f}   {x.data:5.1f}")
-print(f"answer of 'sleeps': {answer.data:.4f}, the sum of weight × value; the weights add up to "
+print(f"output for 'sleeps': {output.data:.4f}, the sum of weight × value; the weights add up to "
       f"{sum(w.data for w in weights[0]):.4f}")
-draw(answer).save(picture("11_attention.svg"))
+draw(output).save(picture("11_attention.svg"))
 
 # %% [markdown]
-# What flows back to a *value* is its weight. What flows back to a *key* says how to be listened to more, or less: the
-# answer would grow if "sleeps" looked more at itself, whose value is the largest. Attention is differentiable looking.
+# The gradient of a *value* is its weight. The gradient of a *key* says how to change its weight: the output would grow
+# if "sleeps" attended more to itself, whose value is the largest. Attention is a differentiable lookup.
 
 # %%
-print("\nThe gradient of the answer for each value is that value's weight:",
+print("\nThe gradient of the output for each value is that value's weight:",
       ", ".join(f"{x.grad:.3f}" for x in v[:, 0]))
 
 # %% [markdown]
-# # Learning where to look
-# All three words at once make a table of weights, a row for the word that looks, a column for the word that is looked
-# at. Suppose that "sleeps" should find out *who* sleeps. The loss -log(weight of "cat" in the row of "sleeps") is one
-# number in the same graph, and its gradients turn the queries and keys.
+# # Learned attention weights
+# The weights of all three words form a matrix, with a row for each query and a column for each key. Suppose that
+# "sleeps" should attend to "cat". The loss -log(weight of "cat" in the row of "sleeps") is a node of the same graph,
+# and its gradients change the queries and keys.
 
 
 # %%
@@ -77,7 +79,7 @@ def plain(table):
 
 before = plain(all_weights())
 optimizer = optim.SGD([*q.flat, *k.flat], lr=0.3)
-print("\nTeaching 'sleeps' to look at 'cat':")
+print("\nTraining 'sleeps' to attend to 'cat':")
 for step in range(31):
     loss = -all_weights()[2, 1].log()
     if step % 10 == 0:
@@ -88,41 +90,41 @@ for step in range(31):
 after = plain(all_weights())
 
 # %% [markdown]
-# # No looking ahead
-# A model that is to guess the next word must not see it. The **causal mask** sets the scores of all later words to -∞,
-# so that their weights are exactly 0, and so is every gradient that would have to pass through them.
+# # The causal mask
+# A model that predicts the next token must not see it. The **causal mask** sets the scores of all later tokens to -∞,
+# so that their weights are exactly 0, and every gradient through them too.
 
 # %%
 causal = plain(all_weights(causal=True))
-answers = (F.scaled_dot_product_attention(q, k, v, is_causal=True))[:, 0]
-hears = np.zeros((3, 3))
-for i, answer in enumerate(answers):
+outputs = (F.scaled_dot_product_attention(q, k, v, is_causal=True))[:, 0]
+jacobian = np.zeros((3, 3))
+for i, output in enumerate(outputs):
     for x in v.flat:
         x.zero_grad()
-    answer.backward()
-    hears[i] = [x.grad or 0.0 for x in v[:, 0]]
-assert (hears[np.triu_indices(3, 1)] == 0).all()
-print("\nWith the causal mask, gradient of each answer (row) for each value (column):")
-print(hears.round(3))
+    output.backward()
+    jacobian[i] = [x.grad or 0.0 for x in v[:, 0]]
+assert (jacobian[np.triu_indices(3, 1)] == 0).all()
+print("\nWith the causal mask, gradient of each output (row) for each value (column):")
+print(jacobian.round(3))
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
-heat(axes[0], before, WORDS, WORDS, "weights at first")
-heat(axes[1], after, WORDS, WORDS, "'sleeps' has learned to look at 'cat'")
+heat(axes[0], before, WORDS, WORDS, "initial weights")
+heat(axes[1], after, WORDS, WORDS, "after training: 'sleeps' attends to 'cat'")
 heat(axes[2], causal, WORDS, WORDS, "the same with a causal mask")
 for ax in axes:
-    ax.set(xlabel="is looked at", ylabel="looks")
+    ax.set(xlabel="key", ylabel="query")
 save("11_weights.png")
 
 # %% [markdown]
-# # Several heads
-# One table of weights can look at one thing at a time, so a layer has several **heads**, each with its own small
-# queries, keys and values, all computed from the words by the rows of one matrix, `in_proj_weight`. Their answers are
-# laid side by side and mixed by `out_proj`.
+# # Multi-head attention
+# One matrix of weights expresses one relation between tokens, so a layer has several **heads**, each with its own
+# smaller queries, keys and values, all projected from the tokens by the rows of one matrix, `in_proj_weight`. Their
+# outputs are concatenated and projected by `out_proj`.
 
 
 # %%
 class Reader(nn.Module):
-    """Attention with two heads, and one number for each word."""
+    """Attention with two heads, and one output for each word."""
 
     def __init__(self):
         self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 1)
@@ -140,12 +142,12 @@ loss.backward()
 print(f"\nA layer with two heads on three words of width 4: {len(tinynet.graph.topological(loss)):,} Values")
 
 # %% [markdown]
-# Folded, it is a few boxes. Opened at head 0, the equation can be read off from left to right: the projection, q·k,
-# the scale, softmax (subtract the largest, exp, sum, divide), and the mixture of values. Head 1 stays in its box.
+# Folded, it is a few boxes. Opened at head 0, it shows the equation from top to bottom: the projection, q·k, the scale,
+# softmax (subtract the maximum, exp, sum, divide), and the weighted sum of the values. Head 1 stays folded.
 
 # %%
 draw(loss, depth=1).save(picture("11_folded.svg"))
 draw(loss, depth=1, focus="attention[0]", direction="TB").save(picture("11_one_head.svg"))
 _, heads = reader.attention(words, words, words, average_attn_weights=False)
 for h, table in enumerate(plain(heads)[0]):
-    print(f"  head {h}: 'sleeps' looks at " + ", ".join(f"{word} {w:.2f}" for word, w in zip(WORDS, table[2])))
+    print(f"  head {h}: 'sleeps' attends to " + ", ".join(f"{word} {w:.2f}" for word, w in zip(WORDS, table[2])))

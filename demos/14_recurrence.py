@@ -1,10 +1,10 @@
-"""Lesson 14: a network that reads letter after letter and remembers, beside a small GPT on the same names."""
+"""Lesson 14: a recurrent network and a small GPT, trained on the same names."""
 
 # %% [markdown]
-# # A neuron with a memory
-# A recurrent neuron has two inputs: what it reads now, and what it answered a moment ago. Reading three numbers means
-# using the same two weights three times, one after the other. So the graph of a sequence is a chain, and the gradient
-# of a weight is the sum of what it gets in every link: backpropagation through time.
+# # Recurrent neurons
+# A **recurrent** neuron has two inputs: the current input and its previous **hidden state**. A sequence of three inputs
+# uses the same two weights three times. So the graph of a sequence is a chain, and the gradient of a weight is the sum
+# of the contributions of all steps: **backpropagation through time**.
 
 # %%
 import time
@@ -32,10 +32,9 @@ print(f"h = {[round(h.data, 3) for h in states[:, 0]]}, dh3/dw = {w.grad:.4f}, d
 tinynet.draw(last[0, 0]).save(picture("14_unrolled.svg"))
 
 # %% [markdown]
-# # Names
-# Every name begins after the end of the one before, and ends with an end: "\n", token 0. The model reads the beginning
-# of a name and says, at each letter, how likely each next one is. Names are filled up to one length; what was filled up
-# is left out of the loss.
+# # The data
+# Every name starts after the end token of the previous one, and ends with one: "\n", token 0. The model predicts, at
+# each letter, the probability of each next one. Names are padded to one length; the loss ignores the padding.
 
 # %%
 words = names()
@@ -43,21 +42,21 @@ tokenizer = CharTokenizer(["\n", *words])
 training, held_out = train_test_split(words, test_size=500, seed=0)
 train, valid = (next_tokens_of_each([tokenizer.encode(word) for word in part], context=12)
                 for part in (training, held_out))
-print(f"\n{len(training)} names to learn from, {len(held_out)} held out, {len(tokenizer)} tokens")
-print("for", training[0], "read", train[0][0].tolist(), "and say", train[0][1].tolist())
+print(f"\n{len(training)} training names, {len(held_out)} held out, {len(tokenizer)} tokens")
+print(training[0], "inputs", train[0][0].tolist(), "targets", train[0][1].tolist())
 
 # %% [markdown]
-# # Two ways to read
-# The **recurrent network** passes a state of 128 numbers from letter to letter; its gates (a GRU) learn what to keep.
-# All that it knows of the beginning of a name has to fit into these. The **GPT** keeps every letter, and looks at all
-# earlier ones each time. Both have about as many weights.
+# # Two architectures
+# The **recurrent network** passes a hidden state of 128 numbers from letter to letter; its **gates** (a GRU) learn what
+# to keep. The state must hold everything about the beginning of a name. The **GPT** attends to all earlier letters at
+# each step. Both have about as many parameters.
 
 # %%
 VOCAB, EPOCHS = len(tokenizer), 20
 
 
 class Reader(nn.Module):
-    """Letters to vectors, through recurrent units, to logits of the next letter."""
+    """Embeddings, a GRU, and a linear layer to the logits of the next letter."""
 
     def __init__(self, width=32, hidden=128):
         self.embed, self.head = nn.Embedding(VOCAB, width), nn.Linear(hidden, VOCAB)
@@ -69,7 +68,7 @@ class Reader(nn.Module):
 
     @tinynet.no_grad()
     def generate(self, count, letters, seed):
-        """`count` texts at once: at every letter the state goes on, and one letter is drawn."""
+        """`count` texts at once: each step updates the hidden state and samples one letter."""
         rng, tokens, state = np.random.default_rng(seed), np.zeros((count, 1), int), None
         texts = tokens
         for _ in range(letters):
@@ -104,13 +103,13 @@ def learn(kind, model):
         loss = loss_of(model, tokens, targets)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # a product of many steps may become large
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # through many steps a gradient may explode
         optimizer.step()
         return loss
 
     everything = next(iter(DataLoader(valid, batch_size=len(valid))))
     rows, steps, clock = [], [], 0.0
-    step(*next(iter(loader)))  # records the step, and compiles what was not compiled yet
+    step(*next(iter(loader)))  # records the step, and compiles its kernels
     for _ in tqdm(range(EPOCHS), desc=f"{kind}, epochs"):
         losses = []
         for batch in loader:
@@ -124,13 +123,13 @@ def learn(kind, model):
     return np.array(rows), np.median(steps) * 1e6
 
 
-print("\n            weights   µs a step   validation loss (nats a letter)")
+print("\n         parameters   µs a step   validation loss (nats per letter)")
 models = {kind: fresh(kind) for kind in ("recurrent", "GPT")}
 curves = {}
 for kind, model in models.items():
     curves[kind], microseconds = learn(kind, model)
     print(f"{kind:10}  {sum(p.numel() for p in model.parameters()):7,}   {microseconds:9.0f}   "
-          f"{curves[kind][-1, 1]:.3f} (guessing: {np.log(VOCAB):.3f})")
+          f"{curves[kind][-1, 1]:.3f} (uniform: {np.log(VOCAB):.3f})")
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
@@ -138,30 +137,30 @@ for i, (kind, rows) in enumerate(curves.items()):
     for ax, x in zip(axes, (np.arange(1, EPOCHS + 1), rows[:, 2])):
         ax.plot(x, rows[:, 0], ":", color=f"C{i}", label=f"{kind}, training")
         ax.plot(x, rows[:, 1], color=f"C{i}", label=f"{kind}, held-out names")
-axes[0].set(title="by epochs", xlabel="epoch", ylabel="loss, nats a letter")
+axes[0].set(title="by epochs", xlabel="epoch", ylabel="loss (nats per letter)")
 axes[0].xaxis.get_major_locator().set_params(integer=True)
-axes[1].set(title="by the clock", xlabel="seconds")
+axes[1].set(title="by time", xlabel="seconds")
 axes[1].legend()
 save("14_losses.png")
 
 # %% [markdown]
-# # Names that nobody has
-# Both go on from an end, letter by letter, each drawn with the probability that the model gives it. A name that is not
-# among those it learned from bears a star.
+# # Sampling
+# Both continue after an end token, and sample each letter from the predicted distribution. A star marks names that are
+# not in the training set.
 
 # %%
 known = set(training)
-written = {"recurrent": models["recurrent"].generate(12, 12, seed=0),
+samples = {"recurrent": models["recurrent"].generate(12, 12, seed=0),
            "GPT": models["GPT"].generate(np.zeros((12, 1), int), 12, seed=0)}
 print()
-for kind, texts in written.items():
+for kind, texts in samples.items():
     invented = [tokenizer.decode(text[1:]).partition("\n")[0] for text in texts]
     print(f"{kind:10}", " ".join(f"{name}{'' if name in known else '*'}" for name in invented))
 
 # %% [markdown]
-# # What they expect
-# The longest held-out name, letter by letter: each column shows what a model expects next, blue where it is sure. The
-# rings are what came. Both soon expect an end: few names are so long.
+# # Predicted distributions
+# The longest held-out name, letter by letter: each column shows the predicted distribution of the next letter. The
+# rings mark the actual letters. Both models soon predict the end: few names are so long.
 
 # %%
 name = max(held_out, key=len)
@@ -174,6 +173,6 @@ for ax, (kind, model) in zip(axes, models.items()):
     heat(ax, p.T, letters, ["·", *name], f"{kind}: after each letter of {name!r}", numbers=False)
     ax.scatter(range(len(read)), [*read[1:], 0], s=60, facecolors="none", edgecolors=ORANGE, linewidths=1.5)
     ax.set_aspect("auto")
-    chance = np.exp(np.log(p[np.arange(len(read)), [*read[1:], 0]]).mean())
-    print(f"{kind}: {name!r} got {chance:.0%} a letter (geometric mean)")
+    probability = np.exp(np.log(p[np.arange(len(read)), [*read[1:], 0]]).mean())
+    print(f"{kind}: probability of {name!r}: {probability:.0%} per letter (geometric mean)")
 save("14_expectations.png")

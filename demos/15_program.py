@@ -1,12 +1,12 @@
-"""Lesson 15: the graph of single numbers is a program, and runs at the speed of the machine."""
+"""Lesson 15: a graph of Values compiled to a program, thousands of times faster than the interpreted graph."""
 
 # %% [markdown]
-# # What you drew is what runs
-# Lesson 5 trained a network of single numbers on 100 points. In each step Python made 65,000 little objects, walked
-# back through them and threw them away, only to make the very same graph again in the next step. `compile` keeps the
-# graph: it is written down once, as a list of instructions, and one loop goes down that list for many samples at once.
+# # A graph as a program
+# Lesson 5 trained a network of Values on 100 points. Each step created 65,000 Python objects, ran the backward pass
+# through them and discarded them, only to build the same graph again in the next step. `compile` keeps the graph: it
+# becomes a list of instructions, and one loop executes that list for many samples at once.
 #
-# So we build the graph of **one** sample. Its inputs and its target are leaves; other samples' numbers come later.
+# So we build the graph of **one** sample. Its inputs and its target are leaves, to be replaced by other samples.
 
 # %%
 import time
@@ -33,35 +33,35 @@ loss.backward()
 
 began = time.perf_counter()
 program = tinynet.compile(loss, inputs=[x, target], parameters=model.parameters())
-print(f"{program!r}, made in {(time.perf_counter() - began) * 1e3:.0f} ms")
+print(f"{program!r}, compiled in {(time.perf_counter() - began) * 1e3:.0f} ms")
 program.draw(depth=1).save(picture("15_graph.svg"))
 
 # %% [markdown]
 # # The listing
-# A line for each number of the graph: its place, how it is made from the places before, and behind `#` the same in the
-# names that we know. The first ten lines are one hidden neuron; the loss comes last.
+# A line for each node of the graph: its index, the operation and the indices of its inputs, and after `#` the same with
+# their labels. The first ten lines are one hidden neuron; the loss comes last.
 
 # %%
 lines = str(program).splitlines()
 print(*[f"  {line}" for line in [*lines[:10], "…", *lines[-6:]]], sep="\n")
 
 # %% [markdown]
-# # The same numbers
-# A twin with the same weights learns as in lesson 5, Value by Value. Both train on the first 100 points with the same
-# optimiser, and every loss, gradient and weight is compared. Where sums are taken in another order, the last digits of
-# double precision may differ.
+# # Identical results
+# A copy with the same weights trains as in lesson 5, interpreted. Both train on the first 100 points with the same
+# optimizer, and every loss, gradient and weight is compared. Where the order of summation differs, so may the last
+# digits of double precision.
 
 # %%
 samples = np.column_stack([X, y]).astype(float)  # a row for each sample: x0, x1, target
-twin = nn.MLP(2, [16, 16, 1])
-twin.load_state_dict(model.state_dict())
-twin.to("scalar")
-rivals = [(model, optim.Adam(model.parameters(), lr=0.01)), (twin, optim.Adam(twin.parameters(), lr=0.01))]
+copy = nn.MLP(2, [16, 16, 1])
+copy.load_state_dict(model.state_dict())
+copy.to("scalar")
+runs = [(model, optim.Adam(model.parameters(), lr=0.01)), (copy, optim.Adam(copy.parameters(), lr=0.01))]
 largest, seconds = 0.0, ([], [])
 print("\nstep   loss, compiled       loss, interpreted")
 for step in range(5):
     losses = []
-    for (network, optimizer), times in zip(rivals, seconds):
+    for (network, optimizer), times in zip(runs, seconds):
         began = time.perf_counter()
         optimizer.zero_grad()
         if network is model:
@@ -72,14 +72,14 @@ for step in range(5):
             losses.append(error.data)
         optimizer.step()
         times.append(time.perf_counter() - began)
-    pairs = list(zip(model.parameters(), twin.parameters()))
+    pairs = list(zip(model.parameters(), copy.parameters()))
     largest = max(largest, abs(losses[0] - losses[1]), *(abs(p.data - q.data) for p, q in pairs),
                   *(abs(p.grad - q.grad) for p, q in pairs))
     print(f"{step:4}   {losses[0]:.15f}    {losses[1]:.15f}")
 print(f"largest difference of a loss, a gradient or a weight: {largest:.1e}")
 
 # %% [markdown]
-# # Not the same speed
+# # Speed
 
 
 # %%
@@ -92,7 +92,7 @@ def seconds_of(step, repeats=200):
     return min(times)  # the least disturbed
 
 
-optimizer = rivals[0][1]
+optimizer = runs[0][1]
 
 
 def step(batch):
@@ -112,9 +112,9 @@ print(f"On the same 100 samples the program is {rows['interpreted, 100 samples']
       "times as fast")
 
 # %% [markdown]
-# # Ten thousand points
-# A fresh start: 20 epochs in batches of 100. The optimiser is the one we know: it reads each Value's `grad` and writes
-# its `data`, where the program finds it again. A second program, of the same graph up to the network's output, answers
+# # Training on ten thousand points
+# New initial weights, and 20 epochs in batches of 100. The optimizer is unchanged: it reads each Value's `grad` and
+# writes its `data`, which the program reads. A second program, of the same graph up to the network's output, predicts
 # for any number of points.
 
 # %%
@@ -131,14 +131,14 @@ for _ in bar:
     bar.set_postfix(loss=f"{losses[-1]:.4f}")
 elapsed = time.perf_counter() - began
 accuracy = np.mean((predict(X_new) > 0) == y_new)
-print(f"\n{EPOCHS * 100:,} steps through {EPOCHS * len(X):,} samples in {elapsed:.1f} s; as objects of Python that "
-      f"would take {EPOCHS * 100 * rows['interpreted, 100 samples'] / 60:.0f} minutes")
-print(f"On 2,000 points that it has never seen: {accuracy:.1%}")
+print(f"\n{EPOCHS * 100:,} steps through {EPOCHS * len(X):,} samples in {elapsed:.1f} s; interpreted, they would "
+      f"take {EPOCHS * 100 * rows['interpreted, 100 samples'] / 60:.0f} minutes")
+print(f"On 2,000 held-out points: {accuracy:.1%}")
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.8))
 region(left, predict, X_new[::5], y_new[::5], steps=200)
-left.set_title("where the network says which moon")
+left.set_title("decision boundary")
 middle.plot(range(1, EPOCHS + 1), losses)
 middle.set(title=f"loss on 10,000 points ({elapsed:.1f} s)", xlabel="epoch", yscale="log")
 bars = right.barh(list(rows), [t * 1e3 for t in rows.values()], color=BLUE)
@@ -149,6 +149,6 @@ right.grid(axis="y", visible=False)
 save("15_program.png")
 
 # %% [markdown]
-# # What is frozen
-# The program is the graph as it was when it was built. An `if` or a `for` in your Python was decided then, for all
-# samples alike; `relu`, `max` and `abs`, which stand on the page of calculus, still choose for each sample.
+# # Control flow
+# The program is the graph as it was built. An `if` or a `for` of Python was evaluated then, once for all samples;
+# `relu`, `max` and `abs`, operations of the derivative table, still branch for each sample.

@@ -1,10 +1,10 @@
-"""Lesson 16: a GPT made of single numbers learns names in seconds."""
+"""Lesson 16: a GPT of Values, compiled, learns names in seconds."""
 
 # %% [markdown]
-# # A GPT that one could draw
-# There is a well-known GPT in 200 lines of pure Python, in which every number is an object: one layer, four heads,
-# width 16, 16 tokens (Karpathy, 2026). It learns names; a thousand steps, of one name each, take it minutes. Here is a
-# GPT of that size made of Values, and compiled: a thousand steps, of 64 names each, in seconds.
+# # A scalar GPT
+# There is a well-known GPT in 200 lines of pure Python, with one object for each scalar: one layer, four heads, width
+# 16, 16 tokens (Karpathy, 2026). A thousand training steps of one name each take it minutes. Here is a GPT of that size
+# made of Values, and compiled: a thousand steps of 64 names each, in seconds.
 
 # %%
 import time
@@ -29,21 +29,20 @@ model = nn.GPT(VOCAB, layers=1, heads=4, width=16, context=CONTEXT).to("scalar")
 print(f"{len(model.parameters()):,} parameters, each one a Value")
 
 # %% [markdown]
-# # Letters as numbers
-# A program does the same operations for every sample, only with other numbers. Looking a letter up in a table,
-# `table[3]`, would freeze the 3 into the program. But the product of the table with a row of zeros that has a 1 in
-# place 3 (*one-hot*) is row 3 as well, and which letter it is has become a matter of numbers: `nn.GPT` takes
-# such rows of Values in place of indices. The targets are one-hot too: the loss of a name is the sum of -target · log p
-# over its letters, and a row of zeros leaves a place out, as those after the end of a shorter name.
+# # One-hot inputs
+# A program executes the same operations for every sample. An embedding lookup, `table[3]`, would make the 3 a constant
+# of the program. But the product of a **one-hot** row, zeros with a 1 at index 3, and the table is row 3 as well, and
+# the index has become data: `nn.GPT` accepts such rows of Values instead of indices. The targets are one-hot too: the
+# loss of a name is the sum of -target · log p over its letters, and a row of zeros is ignored, as in the padding.
 
 
 # %%
 def batch_of(some):
-    """A line of numbers for each name, letters then targets, and how many targets there are."""
-    tokens, wanted = next_tokens_of_each([tokenizer.encode(name) for name in some], CONTEXT).arrays
-    counted = wanted >= 0
-    letters, targets = one_hot(tokens, VOCAB), one_hot(wanted * counted, VOCAB) * counted[..., None]
-    return np.concatenate([letters, targets], axis=1).reshape(len(some), -1), counted.sum()
+    """One row for each name, letters then targets, one-hot; and the number of targets that are no padding."""
+    tokens, labels = next_tokens_of_each([tokenizer.encode(name) for name in some], CONTEXT).arrays
+    valid = labels >= 0
+    letters, targets = one_hot(tokens, VOCAB), one_hot(labels * valid, VOCAB) * valid[..., None]
+    return np.concatenate([letters, targets], axis=1).reshape(len(some), -1), valid.sum()
 
 
 emma = batch_of(["emma"])[0]
@@ -58,8 +57,8 @@ predict = tinynet.compile(logits, inputs=letters, parameters=model.parameters())
 print(f"graph built in {built - began:.1f} s, compiled in {time.perf_counter() - built:.1f} s: {program!r}")
 
 # %% [markdown]
-# # The same as the interpreted engine
-# One name, Value by Value, with the letters looked up in the table as always.
+# # Comparison with the interpreted engine
+# One name, interpreted, with the usual embedding lookup.
 
 # %%
 name = tokenizer.encode("emma")
@@ -77,8 +76,9 @@ print(f"'emma': loss {interpreted.data:.12f} interpreted, {compiled:.12f} compil
       f"the largest difference of a gradient is {difference:.1e}")
 
 # %% [markdown]
-# # A thousand steps
-# The optimiser is that of the other lessons, and moves each Value by its gradient. Nothing is built between two steps.
+# # Training
+# The optimizer is that of the other lessons, and updates each Value by its gradient. No graph is built between two
+# steps.
 
 # %%
 STEPS, BATCH = 1000, 64
@@ -106,47 +106,47 @@ for step in bar:
         bar.set_postfix(loss=f"{losses[-1]:.3f}", held_out=f"{checks[-1][1]:.3f}")
 elapsed = time.perf_counter() - began
 print(f"\n{STEPS:,} steps of {BATCH} names in {elapsed:.1f} s, {STEPS / elapsed:.0f} steps a second; the interpreted "
-      f"engine takes {seconds:.2f} s for one name, so it would need {STEPS * BATCH * seconds / 3600:.0f} hours")
-print(f"loss on {len(valid_names)} held-out names: {checks[-1][1]:.3f} a letter")
+      f"engine takes {seconds:.2f} s for one name, so it would take {STEPS * BATCH * seconds / 3600:.0f} hours")
+print(f"loss on {len(valid_names)} held-out names: {checks[-1][1]:.3f} per letter")
 
 # %% [markdown]
-# # New names
-# The second program gives the scores of all places for many names at once. A letter is drawn for the next place of each
-# name, then for the place after it, and so on to the end.
+# # Sampling
+# The second program computes the logits of all positions for many names at once. Each position of every name is sampled
+# in turn.
 
 
 # %%
 def invent(count, seed=0):
     tokens, rng = np.zeros((count, CONTEXT), int), np.random.default_rng(seed)
-    for place in range(CONTEXT - 1):
-        scores = predict(one_hot(tokens, VOCAB).reshape(count, -1))[:, place]
-        p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    for position in range(CONTEXT - 1):
+        logits = predict(one_hot(tokens, VOCAB).reshape(count, -1))[:, position]
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        tokens[:, place + 1] = [rng.choice(VOCAB, p=row) for row in p]
+        tokens[:, position + 1] = [rng.choice(VOCAB, p=row) for row in p]
     return [tokenizer.decode(row[1:]).split("\n")[0] for row in tokens]
 
 
-print("it invents:", ", ".join([name for name in invent(30) if name not in everyone][:15]))
+print("samples:", ", ".join([name for name in invent(30) if name not in everyone][:15]))
 
 # %%
 plt.figure(figsize=(6.5, 4))
-plt.plot(range(1, STEPS + 1), losses, color=GREY, linewidth=0.5, label="each step's names")
+plt.plot(range(1, STEPS + 1), losses, color=GREY, linewidth=0.5, label="training batches")
 plt.plot(*zip(*checks), color=ORANGE, marker="o", markersize=3, label="held-out names")
-plt.gca().set(title=f"a GPT of single numbers, {STEPS:,} steps in {elapsed:.0f} s", xlabel="step",
-              ylabel="loss (nats a letter)")
+plt.gca().set(title=f"a GPT of Values, {STEPS:,} steps in {elapsed:.0f} s", xlabel="step",
+              ylabel="loss (nats per letter)")
 plt.legend()
 save("16_scalar_gpt_loss.png")
 
 # %% [markdown]
-# # The same model, as tensors
-# What has learned as single numbers can go on as arrays: `to("tensor")` gathers the Values, and `generate` goes on from
-# the beginning of a name.
+# # The same model as tensors
+# A model trained as Values can continue as tensors: `to("tensor")` gathers the Values into arrays, and `generate`
+# completes the beginning of a name.
 
 # %%
-scores = predict(batch_of(["christopher"])[0][:, :CONTEXT * VOCAB])[0]
+logits = predict(batch_of(["christopher"])[0][:, :CONTEXT * VOCAB])[0]
 model.to("tensor")
 tokens = np.r_[0, tokenizer.encode("christopher")]
-difference = abs(model(tokens[None]).detach().numpy()[0] - scores[:len(tokens)]).max()
-print(f"\nas tensors its scores differ by at most {difference:.1e}")
+difference = abs(model(tokens[None]).detach().numpy()[0] - logits[:len(tokens)]).max()
+print(f"\nas tensors the logits differ by at most {difference:.1e}")
 text = model.generate(np.r_[0, tokenizer.encode("chr")], 12, temperature=0.5, seed=0)
-print("a name that begins with chr:", tokenizer.decode(text[1:]).split("\n")[0])
+print("completion of 'chr':", tokenizer.decode(text[1:]).split("\n")[0])

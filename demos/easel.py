@@ -4,8 +4,8 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # the lessons save files; no window opens
-import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
+matplotlib.use("Agg")  # the lessons save files and open no window
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is selected)
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent.parent / "pictures"
@@ -21,22 +21,22 @@ plt.rcParams.update({
 
 
 def picture(name):
-    """The path of a picture; says where it goes."""
+    """The path of a picture, which is printed."""
     FOLDER.mkdir(exist_ok=True)
     print(f"  picture: pictures/{name}")
     return FOLDER / name
 
 
 def save(name):
-    """Save the chart that is being drawn, and begin a new one."""
+    """Save the current chart, and start a new one."""
     plt.savefig(picture(name))
     plt.close()
 
 
 def region(axes, score, X, y, steps=60):
-    """Shade where score(points) is above 0, draw the boundary between, and the samples on top.
+    """Shade the plane by score(points), a logit, with the decision boundary at 0 and the samples on top.
 
-    Scores are logits: white is a coin's toss, and what never gets beyond ±1 stays pale.
+    White is a probability of 1/2; logits within ±1 stay pale.
     """
     import numpy as np
 
@@ -54,8 +54,7 @@ def region(axes, score, X, y, steps=60):
 
 
 def heat(axes, weights, rows, columns, title="", numbers=True, largest=1.0):
-    """Weights from 0 (white) to `largest` (blue) as squares: one row for each token that looks, one column for each
-    that is looked at."""
+    """Attention weights from 0 (white) to `largest` (blue): a row for each query, a column for each key."""
     axes.imshow(weights, cmap=LinearSegmentedColormap.from_list("white to blue", ["#ffffff", BLUE]), vmin=0,
                 vmax=largest)
     axes.set(title=title, xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)), yticklabels=rows)

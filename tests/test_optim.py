@@ -125,16 +125,16 @@ def test_groups_and_state_move_over():
 
 @pytest.mark.parametrize("wrong, error, sentence", [
     (lambda p: optim.SGD(p, learning_rate=0.1), TypeError, "unexpected keyword argument 'learning_rate'"),
-    (lambda p: optim.SGD(p, lr=-1), ValueError, "SGD: lr is a number from 0 on, got -1"),
-    (lambda p: optim.SGD(p, lr="fast"), ValueError, "SGD: lr is a number from 0 on, got 'fast'"),
+    (lambda p: optim.SGD(p, lr=-1), ValueError, "SGD: expected lr to be a non-negative number, got -1"),
+    (lambda p: optim.SGD(p, lr="fast"), TypeError, "SGD: expected lr to be a number, got 'fast'"),
     (lambda p: optim.SGD(p, nesterov=True), ValueError, "nesterov needs a momentum"),
-    (lambda p: optim.Adam(p, betas=(0.9, 1.0)), ValueError, "betas are two numbers in"),
+    (lambda p: optim.Adam(p, betas=(0.9, 1.0)), ValueError, "expected betas to be two numbers in"),
     (lambda p: optim.Adam([]), ValueError, "Adam: expected parameters, got an empty list"),
-    (lambda p: optim.Adam([1.0]), TypeError, "expected parameters .* got float"),
-    (lambda p: optim.Adam([p[0] * 2]), TypeError, "got the result of a computation"),
+    (lambda p: optim.Adam([1.0]), TypeError, "expected parameters .* got 1.0"),
+    (lambda p: optim.Adam([p[0] * 2]), TypeError, "got the result of an operation"),
     (lambda p: optim.Adam([{"params": p, "rate": 1}]), TypeError, "unknown setting 'rate'"),
-    (lambda p: optim.StepLR(optim.SGD(p), 0), ValueError, "step_size is a whole number from 1 on"),
-    (lambda p: optim.CosineAnnealingLR(p, 5), TypeError, "expected an optimiser"),
+    (lambda p: optim.StepLR(optim.SGD(p), 0), ValueError, "StepLR: expected step_size to be a positive integer, got 0"),
+    (lambda p: optim.CosineAnnealingLR(p, 5), TypeError, "expected an optimizer"),
 ])
 def test_wrong_settings_are_refused(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

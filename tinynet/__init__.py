@@ -1,4 +1,4 @@
-"""tinynet: backpropagation on one number at a time, and the very same layers on real batches.
+"""tinynet: backpropagation one scalar at a time, and the same layers on batches of real data.
 
 >>> from tinynet import Value
 >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
@@ -13,7 +13,7 @@ Public names are loaded on first use: importing tinynet imports neither NumPy no
 import builtins
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 HOMES = {
     "graph": "no_grad textbook grad detect_anomaly",

@@ -1,93 +1,85 @@
-"""Data to learn from: four toy problems in the plane, scanned digits, first names, and text.
+"""Data sets: four toy problems in the plane, scanned digits, first names, and text.
 
-Sets of samples come as (X, y): X float32 with one row for each sample, y int64 class indices. The same seed gives the
-same numbers.
+Sets of samples are returned as (X, y): X float32 with one row for each sample, y int64 class indices. The same seed
+gives the same data.
 """
 
-import contextlib
 import gzip
 import hashlib
 import http.client
 import importlib.util
 import math
 import os
-import tempfile
+import secrets
 import urllib.request
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from .errors import refusing
+from .errors import check_bool, check_int, check_number, check_path, check_positive_int, describe
 
 # ---------------------------------------------------------------------------------------------- problems in the plane
 
-@refusing
 def xor(n=4, noise=0.0, seed=0):
     """The corners of the unit square, and whether the two coordinates differ: no single perceptron can learn it.
 
-    n points go round the four corners, blurred by normal noise. Minsky and Papert (1969).
+    The n points cycle through the four corners, with normal noise. Minsky and Papert (1969).
 
     >>> X, y = xor()
     >>> X.tolist(), y.tolist()
     ([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1, 0])
     """
-    check_plane("xor", n, noise)
-    corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])[np.arange(n) % 4]
-    return blurred(corners, noise, seed), (corners[:, 0] ^ corners[:, 1]).astype(np.int64)
+    index = class_indices("xor", n, 4)
+    corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])[index]
+    return add_noise("xor", corners, noise, seed), (corners[:, 0] ^ corners[:, 1]).astype(np.int64)
 
 
-@refusing
 def moons(n=200, noise=0.1, seed=0):
-    """Two half circles that reach into each other: one point of either class after the other."""
-    check_plane("moons", n, noise)
-    y = np.arange(n) % 2
-    angle = np.pi * along(y, 2)
-    outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    inner = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
-    return blurred(np.where(y[:, None], inner, outer), noise, seed), y
+    """Two interleaving half circles; the samples alternate between the classes."""
+    y = class_indices("moons", n, 2)
+    x = circle(np.pi * position(y, 2))
+    return add_noise("moons", np.where(y[:, None], [1.0, 0.5] - x, x), noise, seed), y
 
 
-@refusing
 def circles(n=200, noise=0.05, factor=0.5, seed=0):
     """A circle of radius 1 (class 0) around one of radius `factor` (class 1)."""
-    check_plane("circles", n, noise)
-    if not 0 <= factor < 1:
-        raise ValueError(f"circles: factor is the inner radius, from 0 to below 1, got {factor!r}")
-    y = np.arange(n) % 2
-    angle = 2 * np.pi * along(y, 2, closed=True)
-    radius = np.where(y, factor, 1.0)
-    return blurred(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), noise, seed), y
+    y = class_indices("circles", n, 2)
+    if not 0 <= check_number("circles", "factor", factor) < 1:
+        raise ValueError(f"circles: expected factor, the inner radius, to be in [0, 1), got {describe(factor)}")
+    x = circle(2 * np.pi * position(y, 2, closed=True))
+    return add_noise("circles", np.where(y, factor, 1.0)[:, None] * x, noise, seed), y
 
 
-@refusing
 def spiral(n=300, classes=3, noise=0.05, turns=0.75, seed=0):
     """`classes` arms of a spiral that winds `turns` times around the origin, out to radius 1."""
-    check_plane("spiral", n, noise)
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(f"spiral: classes is a whole number from 1 on, got {classes!r}")
-    y = np.arange(n) % classes
-    radius = along(y, classes)
-    angle = 2 * np.pi * (turns * radius + y / classes)
-    return blurred(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), noise, seed), y
+    classes = check_positive_int("spiral", "classes", classes)
+    y = class_indices("spiral", n, classes)
+    radius = position(y, classes)
+    x = circle(2 * np.pi * (check_number("spiral", "turns", turns) * radius + y / classes))
+    return add_noise("spiral", radius[:, None] * x, noise, seed), y
 
 
-def along(y, classes, closed=False):
-    """How far along its class each point lies, evenly from 0 to 1 (below 1 on a closed curve)."""
-    place = np.arange(len(y)) // classes
+def class_indices(name, n, classes):
+    """0, 1, …, classes - 1, 0, 1, …: the classes of n samples."""
+    return np.arange(check_int(name, "n", n, 0)) % classes
+
+
+def position(y, classes, closed=False):
+    """Where along the curve of its class each sample lies, evenly spaced from 0 to 1 (below 1 on a closed curve)."""
     count = np.bincount(y, minlength=classes)[y]
-    return place / np.maximum(count if closed else count - 1, 1)
+    return np.arange(len(y)) // classes / np.maximum(count if closed else count - 1, 1)
 
 
-def blurred(points, noise, seed):
-    return (points + noise * np.random.default_rng(seed).standard_normal(points.shape)).astype(np.float32)
+def circle(angle):
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def check_plane(name, n, noise):
-    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-        raise ValueError(f"{name}: n is a whole number from 0 on, got {n!r}")
-    if not noise >= 0:
-        raise ValueError(f"{name}: noise is a standard deviation from 0 on, got {noise!r}")
+def add_noise(name, points, noise, seed):
+    """The points as float32, with normal noise of that standard deviation."""
+    noise = check_number(name, "noise", noise, 0)
+    rng = np.random.default_rng(None if seed is None else check_int(name, "seed", seed, 0))
+    return (points + noise * rng.standard_normal(points.shape)).astype(np.float32)
 
 
 # -------------------------------------------------------------------------------------------------------------- digits
@@ -95,15 +87,15 @@ def check_plane(name, n, noise):
 def digits():
     """1,797 handwritten digits (Alpaydin and Kaynak, 1998): X (1797, 64) in [0, 1], y 0 … 9.
 
-    X.reshape(-1, 8, 8) are the pictures. They come with scikit-learn: pip install tinynet[digits].
+    X.reshape(-1, 8, 8) are the images. They come with scikit-learn: pip install tinynet[digits].
     """
-    from_extra("digits", "sklearn", "scikit-learn", "digits")
+    need("digits", "sklearn", "scikit-learn", "digits")
     from sklearn.datasets import load_digits
     scans = load_digits()
     return (scans.data / 16).astype(np.float32), scans.target.astype(np.int64)
 
 
-def from_extra(function, module, package, extra):
+def need(function, module, package, extra):
     if importlib.util.find_spec(module) is None:
         raise ImportError(f"{function}: needs the package {package}; pip install tinynet[{extra}]")
 
@@ -115,20 +107,26 @@ CHECKSUMS = {  # SHA-256
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+LARGEST_DOWNLOAD = 64 << 20  # bytes
 
 
-@refusing
 def mnist(root, train=True, download=True, mirrors=MIRRORS, checksums=CHECKSUMS):
-    """70,000 handwritten digits (LeCun, Cortes and Burges, 1998): X (60000, 784) in [0, 1], y 0 … 9; 10,000 to test on.
+    """70,000 handwritten digits (LeCun, Cortes and Burges, 1998): X (60000, 784) in [0, 1], y 0 … 9; 10,000 for tests.
 
-    X.reshape(-1, 28, 28) are the pictures. The files lie in the folder `root`; with `download` those that are missing
-    or damaged are fetched from the first of the `mirrors` that has them (11 MB). `checksums` gives the SHA-256 of each
-    file, or None to take a file as it is: sets in the same format, such as Fashion-MNIST, can be read so.
+    X.reshape(-1, 28, 28) are the images. The files are kept in the folder `root`; with `download`, missing or damaged
+    ones are downloaded from the first of the `mirrors` that has them (11 MB). `checksums` are the SHA-256 of each file,
+    or None to accept any file: data in the same format, such as Fashion-MNIST, can be read like this.
 
-    Raises OSError where a file cannot be had, and ValueError where one is not what it should be.
+    Raises OSError for a missing or unreachable file, and ValueError for a file with unexpected content.
     """
-    part = "train" if train else "t10k"
-    images, labels = (read_idx(obtain(f"{part}-{name}-ubyte.gz", Path(root), download, mirrors, checksums))
+    part = "train" if check_bool("mnist", "train", train) else "t10k"
+    root = Path(os.fsdecode(check_path("mnist", "root", root)))
+    mirrors = [mirrors] if isinstance(mirrors, str) else mirrors
+    if not isinstance(mirrors, (list, tuple)) or not all(isinstance(mirror, str) for mirror in mirrors):
+        raise TypeError(f"mnist: expected mirrors to be a list of addresses, got {describe(mirrors)}")
+    if not isinstance(checksums, (dict, type(None))):
+        raise TypeError(f"mnist: expected checksums to be a dict or None, got {describe(checksums)}")
+    images, labels = (read_idx(local_file(root / f"{part}-{name}-ubyte.gz", download and mirrors, checksums or {}))
                       for name in ("images-idx3", "labels-idx1"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(f"mnist: expected images (n, rows, columns) and labels (n), got {images.shape} and "
@@ -137,116 +135,104 @@ def mnist(root, train=True, download=True, mirrors=MIRRORS, checksums=CHECKSUMS)
     return X, labels.astype(np.int64)
 
 
-def obtain(name, root, download, mirrors, checksums):
-    """The path of a file in the folder, fetched where it has to be."""
-    path, checksum = root / name, checksums and checksums.get(name)
-    if path.is_file() and checksum in (None, sha256(path)):
+def local_file(path, mirrors, checksums):
+    """The path of a file with the right checksum, downloaded where it has to be."""
+    checksum = checksums.get(path.name)
+    if path.is_file() and checksum in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
         return path
-    if not download:
+    if not mirrors:
         state = "is damaged (its checksum differs)" if path.is_file() else "does not exist"
-        raise OSError(f"mnist: {path} {state}; download=True fetches it")
+        raise OSError(f"mnist: {path} {state}; download=True downloads it")
     failures = []
-    for mirror in [mirrors] if isinstance(mirrors, str) else mirrors:
-        url = f"{mirror.rstrip('/')}/{name}"
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{path.name}"
         try:
-            fetch(url, path, checksum)
+            content = download(url)
+            if checksum not in (None, hashlib.sha256(content).hexdigest()):
+                raise OSError("the file does not have the expected checksum")
+            replace(path, content)
             return path
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no such kind of address
             failures.append(f"{url}: {error}")
-    raise OSError(f"mnist: could not fetch {name}; " + ("; ".join(failures) or "no mirrors were given"))
+    raise OSError(f"mnist: could not download {path.name}; {'; '.join(failures)}")
 
 
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def download(url):
+    """The content of a file on the web."""
+    with urllib.request.urlopen(url, timeout=30) as response:
+        content, length = response.read(LARGEST_DOWNLOAD + 1), response.headers.get("Content-Length")
+    if len(content) > LARGEST_DOWNLOAD:
+        raise OSError(f"the file has more than {LARGEST_DOWNLOAD >> 20} MB")
+    if length and int(length) != len(content):
+        raise OSError(f"the file is truncated: got {len(content)} of {length} bytes")
+    return content
 
 
-LARGEST_DOWNLOAD = 64 << 20  # bytes
-
-
-def fetch(url, path, checksum=None):
-    """Download into `path`, which is there whole and checked, or not at all."""
+def replace(path, content):
+    """Write a file as a whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        received, digest = 0, hashlib.sha256()
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=30) as response:
-            while piece := response.read(1 << 16):
-                received += len(piece)
-                if received > LARGEST_DOWNLOAD:
-                    raise OSError(f"sends more than {LARGEST_DOWNLOAD >> 20} MB")
-                digest.update(piece)
-                file.write(piece)
-            promised = response.headers.get("Content-Length")
-        if promised and int(promised) != received:
-            raise OSError(f"the connection broke off after {received} of {promised} bytes")
-        if checksum is not None and digest.hexdigest() != checksum:
-            raise OSError("the file has another checksum than expected")
+        partial.write_bytes(content)
         os.replace(partial, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
+        partial.unlink(missing_ok=True)
 
 
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-@refusing
 def read_idx(path):
-    """The array in an IDX file, MNIST's format, packed with gzip or not.
+    """The array in an IDX file, MNIST's format, compressed with gzip or not.
 
-    The file says: two zero bytes, the type of its numbers, how many axes; the length of each axis (4 bytes); the
-    numbers, all of them with the highest byte first. What it says is checked against its size before memory is taken.
+    The file has two zero bytes, the code of its dtype, the number of axes; the length of each axis (4 bytes); the
+    elements, big-endian. The claimed shape is validated against the size of the file before memory is allocated.
     """
-    size = os.path.getsize(os.fspath(path))
+    size = os.path.getsize(check_path("read_idx", "path", path))
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    largest = size + (1 << 20) + 100 * size * packed  # no picture of interest packs a hundred times
-    with (gzip.open if packed else open)(path, "rb") as file:
-        try:
+    try:
+        with (gzip.open if packed else open)(path, "rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or not 1 <= magic[3] <= 8:
                 raise ValueError(f"read_idx: {path} is not an IDX file: it begins with the bytes {magic.hex(' ')!r}")
             axes = file.read(4 * magic[3])
             if len(axes) < 4 * magic[3]:
-                raise ValueError(f"read_idx: {path} breaks off in its header")
-            shape = tuple(int(n) for n in np.frombuffer(axes, ">u4"))
-            dtype = np.dtype(IDX_TYPES[magic[2]])
-            expected = math.prod(shape) * dtype.itemsize
+                raise ValueError(f"read_idx: {path} is truncated in its header")
+            shape, dtype = tuple(np.frombuffer(axes, ">u4").tolist()), np.dtype(IDX_TYPES[magic[2]])
+            largest = size + (1 << 20) + 100 * size * packed  # no images of interest compress a hundredfold
             if math.prod(n or 1 for n in shape) * dtype.itemsize > largest:
                 raise ValueError(f"read_idx: {path} has {size} bytes and claims to hold an array of shape {shape}")
-            numbers = bytearray()
-            while piece := file.read(min(1 << 20, expected + 1 - len(numbers))):
-                numbers += piece
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"read_idx: {path} is a damaged gzip file ({error})") from None
-    if len(numbers) != expected:
+            expected = math.prod(shape) * dtype.itemsize
+            content = file.read(expected + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"read_idx: {path} is a damaged gzip file ({error})") from None
+    if len(content) != expected:
         raise ValueError(f"read_idx: {path} claims an array of shape {shape}, {expected} bytes, and holds "
-                         f"{'more' if len(numbers) > expected else len(numbers)}")
-    return np.frombuffer(numbers, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+                         f"{'more' if len(content) > expected else len(content)}")
+    return np.frombuffer(content, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
 
 
 # ---------------------------------------------------------------------------------------------------------------- text
 
 def names():
-    """5,163 first names from the census of the United States of 1990, in small letters and in alphabetical order.
+    """5,163 first names from the 1990 census of the United States, in lower case and in alphabetical order.
 
     They come with the package `names`: pip install tinynet[names].
     """
-    from_extra("names", "names", "names", "names")
+    need("names", "names", "names", "names")
     folder = Path(importlib.util.find_spec("names").origin).parent
     lines = [line for sex in ("female", "male")
              for line in (folder / f"dist.{sex}.first").read_text("ascii").splitlines()]
     return sorted({line.split()[0].lower() for line in lines if line.strip()})
 
 
-@refusing
 def text(path=None):
-    """The text of a file in UTF-8; without a path the reference of the Python language, which comes with Python."""
+    """The text of a UTF-8 file; without a path the reference of the Python language, which comes with Python."""
     if path is None:
         from pydoc_data.topics import topics
         return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
     try:
-        return Path(path).read_text("utf-8")
+        return Path(os.fsdecode(check_path("text", "path", path))).read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"text: {path} is not text in UTF-8 ({error})") from None

@@ -11,7 +11,7 @@ import reprlib
 from types import FunctionType
 
 
-def describe(x):
+def describe(x: object) -> str:
     """An argument in a few printable words, for an error message."""
     if isinstance(getattr(x, "shape", None), tuple) and hasattr(x, "dtype") and x.shape:
         return f"{type(x).__name__} of shape {x.shape}, {x.dtype}"
@@ -63,7 +63,7 @@ def check_number(function, name, x, least=None, most=None):
     return x
 
 
-def check_bool(function, name, x):
+def check_bool(function: str, name: str, x: object) -> bool:
     """x as a bool; TypeError where it is neither a bool nor 0 or 1."""
     if not isinstance(x, (bool, int)) and type(x).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{function}: expected {name} to be True or False, got {describe(x)}")

@@ -1,73 +1,83 @@
-"""The walk: how a graph of nodes is put in order, and how the chain rule runs through it.
+"""Graph traversal: the topological order of a graph's nodes, and the backward pass through it.
 
-A node is anything with these six attributes; `Value` (one number) and `Tensor` (an array) are the two kinds there are.
+A node is anything with these six attributes; `Value` (a scalar) and `Tensor` (an array) are the two kinds there are.
 
     data     the number, or the array
     grad     d(root)/d(this node), once `backward()` has reached it; None before
-    op       the operation that made it, or None for a leaf that somebody wrote down
-    inputs   the nodes it was made from, in the order in which they were written
-    label    a name for people, "" where nobody gave one
+    op       the operation that made it, or None for a leaf
+    inputs   the nodes it was made from, in the order of the operands
+    label    a name for people, "" where there is none
     scope    the layer call that made it (a `Scope`), or None
 
-An operation is anything with a `name` and a method `vjp(g, y, *xs)`: given the gradient g of its output y, it
-returns what each input xs receives, g · ∂y/∂x, in the order of the inputs (None for "nothing").
+An operation is anything with a `name` and a method `vjp(g, y, *xs)`: the vector-Jacobian products. Given the gradient g
+of its output y, it returns g · ∂y/∂x for each of its inputs xs, in their order (None for zero).
 
 Source: reverse-mode differentiation, Linnainmaa (1970); backpropagation, Rumelhart, Hinton and Williams (1986).
 """
+
+from __future__ import annotations
 
 import functools
 import operator
 import threading
 
-from .errors import refusing
+from .errors import check_bool, describe
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, NoReturn, TypeVar
 
-class Mode(threading.local):
-    """What the thread is doing now."""
-
-    grad_enabled = True  # results remember how they were made (see `no_grad`), and are watched (see `detect_anomaly`)
-    scope = None  # the layer call that is running, a `Scope`
-    plan = None  # the plan that a step is being captured into (see train/plans.py)
-    reference = False  # tensors compute the textbook definitions instead of their fused kernels (see `textbook`)
-
-
-mode = Mode()
+    Node = TypeVar("Node")
+    Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Scope:
-    """One call of one layer: which `module` was called, inside which other call (`parent`), and on what shapes."""
+    """The layer call in which nodes are made (see nn/module.py); `str(scope)` names the layer in error messages."""
 
-    __slots__ = ("module", "parent", "input_shape", "output_shape")
+    __slots__ = ()
 
-    def __init__(self, module, parent=None):
-        self.module, self.parent = module, parent
-        self.input_shape = self.output_shape = None
+
+class Mode(threading.local):
+    """The modes of the current thread."""
+
+    grad_enabled: bool | str = True  # grad mode: False inside `no_grad`, ANOMALY inside `detect_anomaly`
+    scope: Scope | None = None  # the layer call that is running
+    plan: Any = None  # the plan that a step is being captured into (see train/plans.py)
+    reference: bool = False  # tensors run the reference implementations, not the fused kernels (see `textbook`)
+
+
+mode = Mode()
+ANOMALY = "anomaly"
 
 
 class switch:
-    """A `with` block, or a decorator for a function, that sets one attribute of `mode` and puts it back."""
+    """A `with` block, or a decorator for a function, that sets one attribute of `mode` and restores it."""
 
     attribute: str = ""
     value: object = None
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.before = getattr(mode, self.attribute)
         setattr(mode, self.attribute, self.value)
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         setattr(mode, self.attribute, self.before)
 
-    def __call__(self, function):
+    def __call__(self, function: Function) -> Function:
+        if not callable(function):
+            raise TypeError(f"{type(self).__name__}: expected a function to decorate, got {describe(function)}")
+
         @functools.wraps(function)
-        def switched(*args, **kwargs):
+        def switched(*args: Any, **kwargs: Any) -> Any:
             with type(self)():
                 return function(*args, **kwargs)
 
-        return switched
+        return switched  # type: ignore[return-value]
 
 
 class no_grad(switch):
-    """Inside `with no_grad():`, or in a function decorated with `@no_grad()`, results do not remember their making.
+    """Inside `with no_grad():`, or in a function decorated with `@no_grad()`, results record no graph.
 
     >>> from tinynet import Value, no_grad
     >>> x = Value(3.0)
@@ -81,20 +91,18 @@ class no_grad(switch):
 
 
 class textbook(switch):
-    """Inside `with textbook():` tensors run the textbook definitions of `functional` instead of the fused kernels."""
+    """Inside `with textbook():` tensors run the reference implementations of `functional`, not the fused kernels."""
 
     attribute, value = "reference", True
 
 
-ANOMALY = "watched"  # what `mode.grad_enabled` is inside `detect_anomaly`
-
-
 class detect_anomaly(switch):
-    """Inside `with detect_anomaly():` the first nan or infinity raises ValueError, forward or backward, and the
-    sentence names the operation and the layer that made it.
+    """Inside `with detect_anomaly():` the first nan or infinity, forward or backward, raises a ValueError that names
+    the operation and the layer.
 
-    An infinity in a leaf (as in a mask) is no error, and neither is what it makes infinite; a nan always is, and so is
-    an infinite gradient. Captured steps look again at each replay. What runs under `no_grad` is not watched.
+    An infinity in a leaf (as in a mask) is no anomaly, and neither is an infinite result of infinite inputs. A nan
+    always is, and so is an infinite gradient. Captured steps check each replay. Results under `no_grad` are not
+    checked.
 
     >>> from tinynet import Value, detect_anomaly
     >>> with detect_anomaly():
@@ -105,39 +113,35 @@ class detect_anomaly(switch):
 
     attribute, value = "grad_enabled", ANOMALY
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         super().__enter__()
         mode.grad_enabled = self.before and ANOMALY
 
 
-def layer_path(scope):
-    """" in layers.0 (Linear)": which layer call, for a sentence; "" outside of all layers."""
-    if scope is None:
-        return ""
-    outer = scope
-    while outer.parent is not None:
-        outer = outer.parent
-    path = next((path for path, module in outer.module.named_modules() if module is scope.module), "")
-    return f" in {path} ({type(scope.module).__name__})" if path else f" in {type(scope.module).__name__}"
+def layer_path(scope: Scope | None) -> str:
+    """" in layers.0 (Linear)": the layer call, for an error message; "" outside of all layers."""
+    return "" if scope is None else f" in {scope}"
 
 
-def one_line(text):
-    """A name that somebody gave, for a line of a listing: what would break the line or steer a terminal is a space."""
+def one_line(text: object) -> str:
+    """A user's label on one printable line: a space for whatever would break the line or control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
-def report_anomaly(name, scope, kind, where, inputs):
-    """Raise the ValueError for a result of `kind` "nan" or "inf", made from `inputs`: "nan", "inf" or "finite"."""
-    made = f"gives {kind}{where} from {'finite numbers' if inputs == 'finite' else f'inputs that hold {inputs}'}"
-    raise ValueError(f"detect_anomaly: {name}{layer_path(scope)} {made}")
+def report_anomaly(name: str, scope: Scope | None, result: str, where: str, inputs: str) -> NoReturn:
+    """Raise the ValueError for a `result` "nan" or "inf" of `inputs` that are "nan", "inf" or "finite"."""
+    operands = "finite numbers" if inputs == "finite" else f"inputs that hold {inputs}"
+    raise ValueError(f"detect_anomaly: {name}{layer_path(scope)} gives {result}{where} from {operands}")
 
 
-def topological(*roots):
-    """All nodes that the roots were made from, and the roots: every node after its inputs, in the order of writing."""
-    order, seen, stack = [], set(), list(reversed(roots))
+def topological(*roots: Node) -> list[Node]:
+    """The roots and all nodes that they depend on, each node after its inputs, in order of creation."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack: list[Any] = list(reversed(roots))
     while stack:
         node = stack.pop()
-        if node is None:  # the inputs of the node below have been placed, so it is its turn
+        if node is None:  # the inputs of the node below are in the order, so the node follows
             order.append(stack.pop())
         elif node not in seen:
             seen.add(node)
@@ -148,36 +152,39 @@ def topological(*roots):
     return order
 
 
-def chain_rule(root, seed, add=operator.add, create_graph=False):
+def chain_rule(root: Node, seed: Any, add: Callable[[Any, Any], Any] = operator.add,
+               create_graph: bool = False) -> Iterator[tuple[Node, Any]]:
     """Yield (node, d root / d node) for each node that the root depends on, from the root back to the leaves.
 
-    A node's gradient is the sum of its shares over all its uses, so it is complete when the walk arrives there. With
-    `create_graph` the rules are given the nodes themselves instead of their numbers: the gradients are then nodes too.
+    A node's gradient is the sum of the contributions of all its uses. It is complete when the node is reached, since
+    all its users come later in the topological order. With `create_graph` the rules get the nodes instead of their
+    data, so that the gradients are nodes as well.
     """
-    gradients, watched = {root: seed}, mode.grad_enabled is ANOMALY
+    gradients: dict[Any, Any] = {root: seed}
+    anomaly_mode = mode.grad_enabled is ANOMALY
+    node: Any
     for node in reversed(topological(root)):
         g = gradients.pop(node, None)
-        if g is None:  # nothing of the root's gradient flows here
+        if g is None:  # the root's gradient does not flow here
             continue
         yield node, g
         inputs = node.inputs
         if inputs:
             if create_graph:
-                shares = node.op.vjp(g, node, *inputs)
+                products = node.op.vjp(g, node, *inputs)
             else:
-                shares = node.op.vjp(g, node.data, *[x.data for x in inputs])
-            for x, share in zip(inputs, shares):
-                if share is not None:
-                    if watched:
-                        node._check_vjp(share)
-                    gradients[x] = add(gradients[x], share) if x in gradients else share
+                products = node.op.vjp(g, node.data, *[x.data for x in inputs])
+            for x, product in zip(inputs, products):
+                if product is not None:
+                    if anomaly_mode:
+                        node._check_vjp(product)
+                    gradients[x] = add(gradients[x], product) if x in gradients else product
 
 
-@refusing
-def grad(output, inputs, create_graph=False):
-    """d output / d x for each x of `inputs`, as a tuple; nobody's `.grad` is touched.
+def grad(output: Any, inputs: Any, create_graph: bool = False) -> tuple[Any, ...]:
+    """d output / d x for each x of `inputs`, as a tuple; no `.grad` attribute changes.
 
-    With `create_graph=True` the derivatives are nodes themselves, which can be drawn and differentiated again.
+    With `create_graph=True` the gradients are nodes themselves, which can be drawn and differentiated again.
 
     >>> from tinynet import Value, grad
     >>> x = Value(2.0)
@@ -188,10 +195,14 @@ def grad(output, inputs, create_graph=False):
 
     Raises ValueError where `output` does not depend on one of the inputs.
     """
-    wanted = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    found = {node: g for node, g in output.gradients(create_graph) if node in set(wanted)}
+    wanted: Sequence[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    for name, x in [("output", output), *((f"inputs[{i}]", x) for i, x in enumerate(wanted))]:
+        if not hasattr(x, "gradients"):
+            raise TypeError(f"grad: expected {name} to be a Value or a Tensor, got {describe(x)}")
+    nodes = set(wanted)
+    found = {node: g for node, g in output.gradients(check_bool("grad", "create_graph", create_graph)) if node in nodes}
     for i, x in enumerate(wanted):
         if x not in found:
-            name = f" ({x.label})" if getattr(x, "label", "") else ""
+            name = f" ({x.label})" if x.label else ""
             raise ValueError(f"grad: the output does not depend on input {i}{name}")
     return tuple(found[x] for x in wanted)

@@ -1,7 +1,7 @@
-"""Optimisers, written once: each applies an update rule (kernels/updates.py) to every parameter that has a gradient.
+"""Optimizers: each applies an update rule (kernels/updates.py) to every parameter that has a gradient.
 
-A single Value is updated by the rule itself, on Python floats; a Tensor by the same rule, compiled to go through the
-array. The settings live in `param_groups`, as in PyTorch, where a schedule (or you) may change them between steps.
+A Value is updated by the rule itself, on Python floats; a Tensor by the same rule, compiled for arrays. The settings
+are in `param_groups`, as in PyTorch, where a schedule (or you) may change them between steps.
 
 >>> from tinynet import Value, optim
 >>> x = Value(1.0)
@@ -18,7 +18,7 @@ import sys
 import numpy as np
 
 from . import kernels
-from .errors import refusing
+from .errors import check_bool, check_int, check_number, check_positive_int, describe, is_number
 from .graph import mode
 from .kernels import launch, updates
 from .tensors import Tensor, bump_version, copied
@@ -26,10 +26,10 @@ from .value import Value
 
 
 class Clock:
-    """How many steps some parameters have taken, and the terms of the update for this step: `now` for numbers, and the
-    same in an array, `h`, for kernels.
+    """The number of steps t that some parameters have taken, and the terms of their update at t: `now` for Values, and
+    the same in an array, `h`, for kernels.
 
-    `tick` is called through the door of the kernels: a replayed step counts on, and sees a changed learning rate.
+    `tick` is launched like a kernel: a replayed step counts on, and sees a changed learning rate.
     """
 
     def __init__(self, terms, group, t=0):
@@ -42,34 +42,34 @@ class Clock:
         self.h[:len(self.now)] = self.now
 
 
-@refusing
 class Optimizer:
-    """What all optimisers share. A subclass gives, for a group of settings,
+    """The base of all optimizers. A subclass defines, for a group of settings,
 
         terms(t, group)   the terms of its formula at step t = 1, 2, …
-        rule(group)       (formula on numbers, name of its kernel, names of its state, which begins at 0)
+        rule(group)       (formula on floats, name of its kernel, names of its state, which is initialized to 0)
     """
 
-    def __init__(self, params, **settings):
+    def __init__(self, params, **defaults):
         name = type(self).__name__
         params = [params] if isinstance(params, (Tensor, Value)) else list(params)
         if not params:
             raise ValueError(f"{name}: expected parameters, got an empty list")
-        self.param_groups = []
+        self.defaults, self.param_groups = defaults, []
         for group in params if isinstance(params[0], dict) else [{"params": params}]:
             if not isinstance(group, dict) or "params" not in group:
-                raise TypeError(f'{name}: a group is a dict with "params", got {type(group).__name__}')
+                raise TypeError(f'{name}: expected a group to be a dict with "params", got {describe(group)}')
             members = group["params"]
             members = [members] if isinstance(members, (Tensor, Value)) else list(members)
-            group = {**settings, **group, "params": members}
-            check(name, group, settings)
-            self.param_groups.append(group)
-        self.settings = settings
-        self.state = {}  # of each parameter: its Clock, then its state, floats or arrays of one axis
+            for p in members:
+                if not isinstance(p, (Tensor, Value)) or p.inputs:
+                    raise TypeError(f"{name}: expected parameters (leaf Tensors or Values), got " + (
+                        "the result of an operation" if isinstance(p, (Tensor, Value)) else describe(p)))
+            self.param_groups.append({**check_settings(name, {**defaults, **group}, defaults), "params": members})
+        self.state = {}  # of each parameter: its Clock, then its state, floats or flat arrays
         self.loads = 0
 
     def zero_grad(self, set_to_none=True):
-        """Forget the gradients of all parameters."""
+        """Reset the gradients of all parameters."""
         for group in self.param_groups:
             for p in group["params"]:
                 p.zero_grad()
@@ -77,41 +77,34 @@ class Optimizer:
     def step(self):
         """Update every parameter that has a gradient."""
         if mode.plan is not None:
-            mode.plan.assumes(self, "loads", self.loads)  # load_state_dict puts other arrays in place
+            mode.plan.record_guard(self, "loads", self.loads)  # load_state_dict replaces the arrays of the state
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
-            launched, started, ticked, waiting = None, None, set(), []
+            ready, idle = [], []
             for p in group["params"]:
-                tensor = isinstance(p, Tensor)
-                g = p._grad if tensor else p.grad
-                if g is None:
-                    waiting.append(p)
-                    continue
-                state = self.state.get(p)
-                if state is None:
-                    started = started or Clock(self.terms, group)
-                    state = self.state[p] = [started, *(np.zeros(g.size, g.dtype) if tensor else 0.0 for _ in names)]
-                clock = state[0]
-                if clock not in ticked:
-                    ticked.add(clock)
-                    launch(clock.tick)
-                if tensor:
-                    numbers = p._data if p._data.flags.carray else in_rows(p._data)
-                    launched = launched or kernel()
-                    launch(launched, numbers.ravel(), g.ravel(), *state[1:], clock.h)
-                    if numbers is not p._data:
-                        launch(np.copyto, p._data, numbers)
+                (idle if (p._grad if isinstance(p, Tensor) else p.grad) is None else ready).append(p)
+            first = Clock(self.terms, group)
+            for p in ready:
+                if p not in self.state:
+                    self.state[p] = [first, *(np.zeros(p._data.size, p._data.dtype) if isinstance(p, Tensor) else 0.0
+                                              for _ in names)]
+            clocks = dict.fromkeys(self.state[p][0] for p in ready)
+            for p in idle:  # it stays behind, with a clock of its own
+                if p in self.state and self.state[p][0] in clocks:
+                    self.state[p][0] = Clock(self.terms, group, self.state[p][0].t)
+            for clock in clocks:
+                launch(clock.tick)
+            for p in ready:
+                clock, *state = self.state[p]
+                if isinstance(p, Tensor):
+                    update_tensor(getattr(kernels.optimizers, kernel), p, state, clock.h)
                     bump_version(p)
                 else:
-                    p.data, *state[1:] = update(p.data, g, *state[1:], *clock.now)
-            for p in waiting:  # who had no gradient while its companions went on gets a clock of its own
-                if p in self.state and self.state[p][0] in ticked:
-                    self.state[p][0] = Clock(self.terms, group, self.state[p][0].t - 1)
+                    p.data, *self.state[p][1:] = update(p.data, p.grad, *state, *clock.now)
 
     def state_dict(self):
-        """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their number, as in PyTorch."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        number = {p: i for i, p in enumerate(params)}
+        """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their index, as in PyTorch."""
+        index = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
         state = {}
         for group in self.param_groups:
             names = self.rule(group)[2]
@@ -119,96 +112,99 @@ class Optimizer:
                 if p in self.state:
                     clock, *own = self.state[p]
                     own = [x.reshape(p.shape).copy() if isinstance(p, Tensor) else x for x in own]
-                    state[number[p]] = {"step": clock.t, **dict(zip(names, own))}
-        return {"state": state, "param_groups": [{**group, "params": [number[p] for p in group["params"]]}
+                    state[index[p]] = {"step": clock.t, **dict(zip(names, own))}
+        return {"state": state, "param_groups": [{**group, "params": [index[p] for p in group["params"]]}
                                                  for group in self.param_groups]}
 
     def load_state_dict(self, state_dict):
-        """Take over a state_dict of the same optimiser; ValueError, and nothing changed, where it does not fit."""
+        """Load a state_dict of the same optimizer; ValueError, and nothing changed, where it does not fit."""
         self.accept(state_dict)()
 
     def accept(self, state_dict):
-        """Check a state_dict, and return the function that takes it over."""
+        """Validate a state_dict, and return the function that loads it."""
         name = f"{type(self).__name__}.load_state_dict"
         try:
             groups, entries = [dict(group) for group in state_dict["param_groups"]], dict(state_dict["state"])
-            numbers = [list(group.pop("params")) for group in groups]
-        except (TypeError, ValueError, KeyError):
-            raise ValueError(f"{name}: expected the state_dict of an optimiser") from None
-        sizes, expected = [len(g) for g in numbers], [len(g["params"]) for g in self.param_groups]
+            indices = [list(group.pop("params")) for group in groups]
+        except (TypeError, ValueError, LookupError):
+            raise ValueError(f"{name}: expected the state_dict of an optimizer, got {describe(state_dict)}") from None
+        sizes, expected = [len(g) for g in indices], [len(g["params"]) for g in self.param_groups]
         if sizes != expected:
             raise ValueError(f"{name}: expected groups of {expected} parameters, got {sizes}")
         loaded, clocks = {}, {}
-        for group, saved, places in zip(self.param_groups, groups, numbers):
-            for setting in [s for s in saved if s in PYTORCH or (s not in self.settings and not saved[s])]:
-                del saved[setting]
+        for n, (group, saved) in enumerate(zip(self.param_groups, groups)):
+            saved = {setting: x for setting, x in saved.items()
+                     if setting in self.defaults or x and setting not in PYTORCH}
             try:
-                check(name, {"params": [], **saved}, self.settings)
+                saved = groups[n] = check_settings(name, saved, self.defaults)
             except TypeError as error:
                 raise ValueError(str(error)) from None
             names = self.rule({**group, **saved})[2]
-            for p, i in zip(group["params"], places):
+            for p, i in zip(group["params"], indices[n]):
                 entry = entries.get(i, entries.get(str(i)))
-                if entry is None:
-                    continue
-                arrays = [fitting(name, entry, n, i, p) for n in names]
-                t = int(fitting(name, {"step": 1, **entry}, "step", i))  # PyTorch's SGD counts no steps
-                clock = clocks.setdefault((id(group), t), Clock(self.terms, group, t))
-                loaded[p] = [clock, *arrays]
+                if entry is not None:
+                    t = int(state_entry(name, {"step": 1, **entry}, "step", i))  # PyTorch's SGD counts no steps
+                    clock = clocks.setdefault((n, t), Clock(self.terms, group, t))
+                    loaded[p] = [clock, *(state_entry(name, entry, part, i, p) for part in names)]
 
-        def take_over():
+        def load():
             for group, saved in zip(self.param_groups, groups):
-                group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+                group.update(saved)
             self.state = loaded
             self.loads += 1
 
-        return take_over
+        return load
 
 
-def in_rows(array):
-    """A copy, row by row, of a parameter that lies in memory in another way."""
-    if not array.flags.writeable:
-        raise ValueError(f"step: a parameter of shape {array.shape} lies in memory that is read-only")
-    return copied(array)
+def update_tensor(kernel, p, state, h):
+    """Launch an update of a Tensor, through a copy where its memory is not contiguous."""
+    flat = p._data
+    if not flat.flags.carray:
+        if not flat.flags.writeable:
+            raise ValueError(f"step: a parameter of shape {flat.shape} has read-only memory")
+        flat = copied(flat)
+    launch(kernel, flat.ravel(), p._grad.ravel(), *state, h)
+    if flat is not p._data:
+        launch(np.copyto, p._data, flat)
 
 
 PYTORCH = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")  # how it computes, not what
 
 
-def fitting(name, entry, part, i, p=None):
-    """One part of a parameter's saved state, in the shape and dtype of the parameter."""
+def state_entry(name, entry, part, i, p=None):
+    """One part of a parameter's saved state, in the shape and dtype of the parameter; flat for a Tensor."""
     tensor = isinstance(p, Tensor)
-    shape = p.shape if tensor else ()
     try:
         array = np.array(entry[part], dtype=p.dtype if tensor else float)
     except KeyError:
         raise ValueError(f"{name}: parameter {i} has no {part}") from None
     except (TypeError, ValueError):
         raise ValueError(f"{name}: {part} of parameter {i} is not an array of numbers") from None
-    if array.shape != shape or (p is None and not 0 <= array < math.inf):
-        got = f"has shape {array.shape}, expected {shape}" if array.shape != shape else f"is {array}"
-        raise ValueError(f"{name}: {part} of parameter {i} {got}")
+    shape = p.shape if tensor else ()
+    if array.shape != shape:
+        raise ValueError(f"{name}: {part} of parameter {i} has shape {array.shape}, expected {shape}")
+    if p is None:
+        check_number(name, f"{part} of parameter {i}", float(array), 0)
     return array.ravel() if tensor else float(array)
 
 
-def check(name, group, settings):
-    """Refuse settings that cannot be right, and what is no parameter."""
-    for setting, value in group.items():
-        if setting not in settings and setting not in ("params", "initial_lr"):
-            raise TypeError(f"{name}: unknown setting {setting!r}; it knows {', '.join(settings)}")
+def check_settings(name, settings, defaults):
+    """The settings of a group, checked."""
+    checked = {}
+    for setting, x in settings.items():
+        if setting not in defaults and setting not in ("params", "initial_lr"):
+            raise TypeError(f"{name}: unknown setting {describe(setting)}; expected {', '.join(defaults)}")
         if setting == "betas":
-            if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
-                raise ValueError(f"{name}: betas are two numbers in [0, 1), got {value!r}")
-        elif setting not in ("params", "nesterov", "centered"):
-            if isinstance(value, str) or not 0 <= value < math.inf:
-                raise ValueError(f"{name}: {setting} is a number from 0 on, got {value!r}")
-    for p in group["params"]:
-        if not isinstance(p, (Tensor, Value)) or p.inputs:
-            raise TypeError(f"{name}: expected parameters (leaf Tensors or Values), got "
-                            + ("the result of a computation" if isinstance(p, (Tensor, Value)) else type(p).__name__))
+            if not isinstance(x, (tuple, list)) or len(x) != 2 or not all(is_number(b) and 0 <= b < 1 for b in x):
+                raise ValueError(f"{name}: expected betas to be two numbers in [0, 1), got {describe(x)}")
+            checked[setting] = tuple(map(float, x))
+        elif setting in ("nesterov", "centered"):
+            checked[setting] = check_bool(name, setting, x)
+        elif setting != "params":
+            checked[setting] = float(check_number(name, setting, x, 0))
+    return checked
 
 
-@refusing
 class SGD(Optimizer):
     """v ← momentum · v + (1 - dampening) g; p ← p - lr · v (Nesterov: p - lr (g + momentum · v)).
 
@@ -222,20 +218,18 @@ class SGD(Optimizer):
                          nesterov=nesterov)
 
     def terms(self, t, group):
-        return updates.sgd_terms(t, group["lr"], group["momentum"], group["dampening"], group["weight_decay"],
-                                 group["nesterov"])
+        return updates.sgd_terms(t, *(group[name] for name in self.defaults))
 
     def rule(self, group):
         if group["momentum"] == 0:
-            return plain_sgd, lambda: kernels.optimizers.plain_sgd, ()
-        return updates.sgd_update, lambda: kernels.optimizers.sgd, ("momentum_buffer",)
+            return plain_sgd, "plain_sgd", ()
+        return updates.sgd_update, "sgd", ("momentum_buffer",)
 
 
 def plain_sgd(p, g, lr, momentum, fresh, weight_decay, nesterov):
     return (updates.plain_sgd_update(p, g, lr, weight_decay),)
 
 
-@refusing
 class Adam(Optimizer):
     """m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; p ← p - lr · m̂ / (√v̂ + eps). Kingma and Ba (2015)."""
 
@@ -246,24 +240,22 @@ class Adam(Optimizer):
         return updates.adam_terms(t, group["lr"], *group["betas"], group["eps"], group["weight_decay"])
 
     def rule(self, group):
-        return updates.adam_update, lambda: kernels.optimizers.adam, ("exp_avg", "exp_avg_sq")
+        return updates.adam_update, "adam", ("exp_avg", "exp_avg_sq")
 
 
-@refusing
-class AdamW(Optimizer):
+class AdamW(Adam):
     """Adam with a weight decay of the parameter itself: p ← p - lr · weight_decay · p. Loshchilov and Hutter (2019)."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay)
 
     def terms(self, t, group):
         return updates.adamw_terms(t, group["lr"], *group["betas"], group["eps"], group["weight_decay"])
 
     def rule(self, group):
-        return updates.adamw_update, lambda: kernels.optimizers.adamw, ("exp_avg", "exp_avg_sq")
+        return updates.adamw_update, "adamw", ("exp_avg", "exp_avg_sq")
 
 
-@refusing
 class RMSprop(Optimizer):
     """s ← α s + (1 - α) g²; v ← momentum · v + g / (√s + eps); p ← p - lr v (Hinton, 2012; centered: Graves, 2013)."""
 
@@ -272,90 +264,86 @@ class RMSprop(Optimizer):
                          centered=centered)
 
     def terms(self, t, group):
-        return updates.rmsprop_terms(t, group["lr"], group["alpha"], group["eps"], group["weight_decay"],
-                                     group["momentum"])
+        return updates.rmsprop_terms(t, *(group[name] for name in self.defaults if name != "centered"))
 
     def rule(self, group):
         if group["centered"]:
-            return (updates.rmsprop_centered_update, lambda: kernels.optimizers.rmsprop_centered,
-                    ("square_avg", "grad_avg", "momentum_buffer"))
-        return updates.rmsprop_update, lambda: kernels.optimizers.rmsprop, ("square_avg", "momentum_buffer")
+            return updates.rmsprop_centered_update, "rmsprop_centered", ("square_avg", "grad_avg", "momentum_buffer")
+        return updates.rmsprop_update, "rmsprop", ("square_avg", "momentum_buffer")
 
 
-@refusing
 class Schedule:
-    """A learning rate for each epoch: `factor()` gives lr / initial lr. Call `step()` after each epoch."""
+    """The base of learning-rate schedules; a subclass defines rate(initial lr). Call `step()` after each epoch."""
 
     def __init__(self, optimizer, last_epoch=-1):
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(self).__name__}: expected an optimiser, got {type(optimizer).__name__}")
-        self.optimizer, self.last_epoch = optimizer, max(last_epoch, 0)
+            raise TypeError(f"{type(self).__name__}: expected an optimizer, got {describe(optimizer)}")
+        self.optimizer, self.last_epoch = optimizer, max(check_int(type(self).__name__, "last_epoch", last_epoch), 0)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.set_rates()
 
     def set_rates(self):
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(group["initial_lr"])
+        try:
+            rates = [self.rate(group["initial_lr"]) for group in self.optimizer.param_groups]
+        except OverflowError:
+            raise ValueError(f"{type(self).__name__}: the learning rate overflows at epoch {self.last_epoch}") from None
+        for group, rate in zip(self.optimizer.param_groups, rates):
+            group["lr"] = rate
 
     def advance(self):
         self.last_epoch += 1
         self.set_rates()
 
     def step(self):
-        """Go on to the next epoch's learning rate (also inside a captured step)."""
+        """Set the next epoch's learning rate (also inside a captured step)."""
         launch(self.advance)
 
     def get_last_lr(self):
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self):
-        """All its settings, and the epoch where it is."""
+        """All settings, and the current epoch."""
         return {name: x for name, x in vars(self).items() if name != "optimizer"}
 
     def load_state_dict(self, state):
-        """Take over a state_dict of the same schedule; ValueError, and nothing changed, where it does not fit."""
+        """Load a state_dict of the same schedule; ValueError, and nothing changed, where it does not fit."""
         self.accept(state)()
 
     def accept(self, state):
-        """Check a state_dict, and return the function that takes it over."""
-        own = self.state_dict()
+        """Validate a state_dict, and return the function that loads it."""
+        name, own = f"{type(self).__name__}.load_state_dict", self.state_dict()
         if not isinstance(state, dict) or state.keys() != own.keys():
-            got = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"{type(self).__name__}.load_state_dict: expected {', '.join(own)}, got {got}")
-        for name, x in state.items():
-            if type(x) is not type(own[name]) and not isinstance(x, (int, float)):
-                raise ValueError(f"{type(self).__name__}.load_state_dict: {name} is {x!r}")
+            got = ", ".join(map(str, state)) if isinstance(state, dict) else describe(state)
+            raise ValueError(f"{name}: expected {', '.join(own)}, got {got}")
+        checked = {key: check_int(name, key, x, key != "last_epoch") if isinstance(own[key], int)
+                   else float(check_number(name, key, x)) for key, x in state.items()}
 
-        def take_over():
-            vars(self).update(state)
+        def load():
+            vars(self).update(checked)
             self.set_rates()
 
-        return take_over
+        return load
 
 
-@refusing
 class StepLR(Schedule):
     """lr = initial lr · gamma^⌊epoch / step_size⌋."""
 
     def __init__(self, optimizer, step_size, gamma=0.1, last_epoch=-1):
-        if not isinstance(step_size, int) or step_size < 1:
-            raise ValueError(f"StepLR: step_size is a whole number from 1 on, got {step_size!r}")
-        self.step_size, self.gamma = step_size, 0.0 + gamma  # powers of whole numbers have no end
+        self.step_size = check_positive_int("StepLR", "step_size", step_size)
+        self.gamma = float(check_number("StepLR", "gamma", gamma))
         super().__init__(optimizer, last_epoch)
 
     def rate(self, initial):
         return initial * self.gamma ** (self.last_epoch // self.step_size)
 
 
-@refusing
 class CosineAnnealingLR(Schedule):
     """lr = eta_min + ½ (initial lr - eta_min) (1 + cos(π epoch / T_max)). Loshchilov and Hutter (2017)."""
 
     def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
-        if not isinstance(T_max, int) or T_max < 1:
-            raise ValueError(f"CosineAnnealingLR: T_max is a whole number from 1 on, got {T_max!r}")
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max = check_positive_int("CosineAnnealingLR", "T_max", T_max)
+        self.eta_min = float(check_number("CosineAnnealingLR", "eta_min", eta_min))
         super().__init__(optimizer, last_epoch)
 
     def rate(self, initial):

@@ -14,7 +14,7 @@ from math import inf, nan, pi  # noqa: F401  (public names)
 import numpy as np
 
 from .errors import refusing, shown, whole
-from .functional import arrays_of_values, elementwise
+from .functional import as_operand, elementwise
 from .graph import no_grad
 from .tensors import Generator, Tensor, forbid_in_capture, tensor
 from .value import Value
@@ -28,7 +28,7 @@ def method(name, called=None):
     """The method of that name as a function of a Tensor, a Value, an array of Values, or numbers."""
 
     def function(input, *args, **options):
-        x = input if isinstance(input, (Tensor, Value)) else arrays_of_values(input)
+        x = input if isinstance(input, (Tensor, Value)) else as_operand(input)
         return getattr(x, name)(*args, **options)
 
     function.__name__ = function.__qualname__ = called or name
@@ -50,7 +50,7 @@ def extreme(name, of_two):
     def function(input, dim=None, keepdim=False):
         if isinstance(dim, Tensor):
             return getattr(input, of_two)(dim)
-        x = input if isinstance(input, (Tensor, Value)) else arrays_of_values(input)
+        x = input if isinstance(input, (Tensor, Value)) else as_operand(input)
         return getattr(x, name)() if dim is None else getattr(x, name)(dim=dim, keepdim=keepdim)
 
     function.__name__ = function.__qualname__ = name

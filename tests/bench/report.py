@@ -28,7 +28,7 @@ def tables(results):
         rows = [(workload, figures[workload.name]) for workload in workloads.values() if workload.name in figures]
         if rows:
             parts.append(f"**{title}**\n\n{table(rows)}\n")
-    picture = "![the time of each step beside its yardstick, as bars](tests/bench/results.svg)\n"
+    picture = "![the time of each step beside its baseline, as bars](tests/bench/results.svg)\n"
     return "\n".join([f"Medians on {results['machine']}.\n", picture, *parts])
 
 
@@ -63,7 +63,7 @@ LEFT, WIDTH, LONGEST, BAR, GAP = 190, 760, 2.2, 16, 20
 
 
 def chart(figures):
-    """Horizontal bars: the time of each peer beside that of the workload's yardstick, which is 1."""
+    """Horizontal bars: the time of each peer beside that of the workload's baseline, which is 1."""
     body, y = [], 54
     unit = (WIDTH - LEFT - 160) / LONGEST
     for name in families():

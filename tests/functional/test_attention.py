@@ -157,7 +157,7 @@ def test_temperature_and_top_k_choose_as_their_equations_say():
 
     def vjp(temperature, top_k, n=20000):
         stream = np.random.default_rng(0)
-        drawn = nn.attention.choose_token(np.repeat(logits, n, 0), temperature, top_k, stream)
+        drawn = nn.transformer.choose_token(np.repeat(logits, n, 0), temperature, top_k, stream)
         return np.bincount(drawn.reshape(-1), minlength=4) / n
 
     np.testing.assert_allclose(vjp(1.0, None), [0.1, 0.2, 0.3, 0.4], atol=0.015)
@@ -381,16 +381,16 @@ def test_long_sequences_hold_no_score_matrix():
 
 
 @pytest.mark.parametrize("wrong, error, sentence", [
-    (lambda: nn.MultiheadAttention(5, 2), ValueError, "embed_dim 5 is no multiple of num_heads 2"),
+    (lambda: nn.MultiheadAttention(5, 2), ValueError, "expected embed_dim 5 to be divisible by num_heads 2"),
     (lambda: nn.MultiheadAttention(4, 2)(*[tinynet.zeros(3, 1, 5)] * 3), ValueError,
      r"MultiheadAttention\(4, heads=2\): input has 5 features"),
     (lambda: F.scaled_dot_product_attention(tinynet.zeros(2, 3), tinynet.zeros(2, 4), tinynet.zeros(2, 3)), ValueError,
      r"expected query \(…, queries, d\)"),
     (lambda: nn.GPT(5, 1, 1, 4, 3)(np.zeros((1, 4), int)), ValueError, "with 1 to 3 tokens, got shape"),
     (lambda: nn.GPT(5, 1, 1, 4, 3)(np.full((1, 2), 5)), IndexError, "index 5 is outside 0 … 4"),
-    (lambda: nn.GPT(5, 1, 1, 4, 3)([[0.5]]), TypeError, "expected whole numbers as tokens"),
-    (lambda: nn.GPT(5, 1, 1, 4, 3).generate([], 2), TypeError, "whole numbers"),
-    (lambda: nn.TransformerEncoderLayer(4, 2, activation="step"), ValueError, "activation is one of"),
+    (lambda: nn.GPT(5, 1, 1, 4, 3)([[0.5]]), TypeError, "expected integers as tokens"),
+    (lambda: nn.GPT(5, 1, 1, 4, 3).generate([], 2), TypeError, "integers as tokens"),
+    (lambda: nn.TransformerEncoderLayer(4, 2, activation="step"), ValueError, "expected activation to be .relu. or"),
 ])
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

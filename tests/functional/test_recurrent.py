@@ -324,24 +324,24 @@ def test_gradients_that_are_no_numbers():
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 @pytest.mark.parametrize("wrong, error, sentence", [
-    (lambda: nn.RNN(0, 2), ValueError, "RNN: input_size is a whole number from 1 on, got 0"),
-    (lambda: nn.RNN(2, 2, nonlinearity="gelu"), ValueError, "RNN: nonlinearity is \"tanh\" or \"relu\", got 'gelu'"),
-    (lambda: nn.GRU(2, 2, num_layers=2, dropout=1.0), ValueError, "GRU: dropout is a probability below 1, got 1.0"),
+    (lambda: nn.RNN(0, 2), ValueError, "RNN: expected input_size to be a positive integer, got 0"),
+    (lambda: nn.RNN(2, 2, nonlinearity="gelu"), ValueError, "RNN: expected nonlinearity to be 'tanh' or 'relu', got 'gelu'"),
+    (lambda: nn.GRU(2, 2, num_layers=2, dropout=1.0), ValueError, "GRU: expected dropout to be a probability below 1, got 1.0"),
     (lambda: nn.RNN(2, 3)(tinynet.zeros(5, 1, 4)), ValueError, r"RNN\(2 -> 3\): input has 4 features"),
     (lambda: nn.RNN(2, 3)(tinynet.zeros(5, 1, 2, 2)), ValueError,
      r"RNN\(2 -> 3\): input has shape \(5, 1, 2, 2\), expected \(steps, batch, features\), or"),
     (lambda: nn.RNN(2, 3, batch_first=True)(tinynet.zeros(2)), ValueError, r"expected \(batch, steps, features\)"),
     (lambda: nn.LSTM(2, 3)(tinynet.zeros(0, 1, 2)), ValueError, r"LSTM\(2 -> 3\): the sequence has no steps"),
     (lambda: nn.GRU(2, 3)(tinynet.zeros(5, 4, 2), tinynet.zeros(1, 3, 3)), ValueError,
-     r"GRU\(2 -> 3\): the first state h has shape \(1, 3, 3\), expected \(1, 4, 3\) \(layers, batch, features\)"),
+     r"GRU\(2 -> 3\): the initial state h has shape \(1, 3, 3\), expected \(1, 4, 3\) \(layers, batch, features\)"),
     (lambda: nn.LSTM(2, 3)(tinynet.zeros(5, 4, 2), tinynet.zeros(1, 4, 3)), TypeError,
-     r"expected the first states as a tuple \(h, c\), got Tensor"),
-    (lambda: nn.RNN(2, 3).double()(tinynet.zeros(5, 1, 2)), TypeError, r"RNN\(2 -> 3\): the input is float32"),
+     r"expected the initial states as a tuple \(h, c\), got Tensor"),
+    (lambda: nn.RNN(2, 3).double()(tinynet.zeros(5, 1, 2)), TypeError, r"the input is float32"),
     (lambda: nn.RNN(1, 1)([[Value(1.0)]]), TypeError, 'call model.to\\("scalar"\\)'),
-    (lambda: nn.utils.clip_grad_norm_([1.0], 1.0), TypeError, "clip_grad_norm_: expected parameters, got float"),
-    (lambda: nn.utils.clip_grad_norm_([], -1.0), ValueError, "max_norm is a number from 0 on, got -1.0"),
-    (lambda: nn.utils.clip_grad_norm_([], 1.0, 0), ValueError, "norm_type is a number above 0, got 0.0"),
-    (lambda: nn.utils.clip_grad_value_([], math.nan), ValueError, "clip_value is a number from 0 on, got nan"),
+    (lambda: nn.utils.clip_grad_norm_([1.0], 1.0), TypeError, "clip_grad_norm_: expected parameters, got 1.0"),
+    (lambda: nn.utils.clip_grad_norm_([], -1.0), ValueError, "expected max_norm to be a non-negative number, got -1.0"),
+    (lambda: nn.utils.clip_grad_norm_([], 1.0, 0), ValueError, "expected norm_type to be positive, got 0"),
+    (lambda: nn.utils.clip_grad_value_([], math.nan), ValueError, "expected clip_value to be a non-negative number, got nan"),
 ])
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

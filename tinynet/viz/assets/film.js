@@ -1,4 +1,4 @@
-// Plays a recorded training. #about says what was recorded, #data holds the numbers: deflated, as changes between frames.
+// Replays a recorded training run. #about says what was recorded, #data holds the numbers: deflated, as changes between frames.
 
 const about = JSON.parse(document.getElementById("about").textContent);
 const count = about.steps.length;
@@ -15,7 +15,7 @@ async function unpack() {
 }
 
 function restore(buffer, about) {
-  // the whole numbers of all frames, from their changes
+  // the integers of all frames, from their changes
   const size = about.shape.reduce((a, b) => a * b, 1), Kind = about.bits === 8 ? Int8Array : Int16Array;
   const numbers = new Kind(buffer, about.at, size * count);
   for (let i = size; i < numbers.length; i++) numbers[i] += numbers[i - size];
@@ -120,7 +120,7 @@ function mark(context, x, y, k) {
 const matrices = stacks => Object.entries(stacks).filter(([, stack]) => stack.shape.length === 2);
 const isChain = layers => layers.every(([, { shape }], k) => k === 0 || shape[1] === layers[k - 1][1].shape[0]);
 
-/** Matrices that do not follow one upon the other, as those of attention: each as a map. */
+/** Matrices that do not form a chain, as those of attention: each as a map. */
 function drawMatrices(layers) {
   const columns = Math.ceil(Math.sqrt(1.5 * layers.length)), rows = Math.ceil(layers.length / columns);
   const [context, width, height] = canvasOf("network", Math.max(0.72, 0.3 * rows)), [w, h] = [width / columns, height / rows];
@@ -290,7 +290,7 @@ function makeTiles(id, stacks, big, caption) {
 }
 
 function drawTiles(stacks, relative) {
-  // of attention each frame is shown in full strength: over many positions every share is small
+  // of attention each frame is shown in full strength: over many positions every weight is small
   for (const stack of Object.values(stacks)) {
     const [n, rows, columns] = stack.shape, values = stack.frame(at), size = rows * columns;
     const largest = relative ? values.reduce((a, b) => Math.max(a, b), 1) : 127;

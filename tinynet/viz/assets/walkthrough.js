@@ -1,10 +1,9 @@
-// Steps through a graph: forward, then backward, and again with other numbers. PAGE (the graph) and RULES (the page of
-// calculus, translated from Python) stand in the script before this one. Nothing here knows a derivative.
-"use strict";
+// Steps through a graph: forward, then backward, and again with other numbers. PAGE (the graph) and RULES (the
+// derivative table, translated from Python) stand in the script before this one. No derivative is written here.
 
 // -------------------------------------------------------------------------------------------------------- arithmetic
 
-function erf(x) { // the one function of the page of calculus that Math lacks; Abramowitz and Stegun (1964), 7.1.6, 7.1.14
+function erf(x) { // the one function of the derivative table that Math lacks; Abramowitz and Stegun (1964), 7.1.6, 7.1.14
   const a = Math.abs(x);
   if (!(a < 6)) return a >= 6 ? Math.sign(x) : NaN;
   if (a < 2.5) {
@@ -31,7 +30,7 @@ function forward(leaves, forced = -1, value = 0) {
   return data;
 }
 
-/** The chain rule: the gradient of every node, and each share that it is the sum of, in the order of `explain`. */
+/** The chain rule: the gradient of every node, and each contribution to it, in the order of `explain`. */
 function backward(data) {
   const grad = nodes.map(() => null), counted = nodes.map(() => 0), shares = [];
   grad[ROOT] = 1;
@@ -56,7 +55,7 @@ function evaluate(leaves) {
 }
 
 /** (f(x + h) − f(x − h)) / 2h at a node, everything after it computed again. */
-function nudged(leaves, i) {
+function finiteDifference(leaves, i) {
   const x = forward(leaves)[i], h = 1e-5 * Math.max(1, Math.abs(x));
   return (forward(leaves, i, x + h)[ROOT] - forward(leaves, i, x - h)[ROOT]) / (2 * h);
 }
@@ -107,7 +106,7 @@ const keyed = (values) => Object.fromEntries(values.map((value, i) => ["abcdefgh
 /** What a step says, in parts that are equal: ["v1", "a * b", "(-2) * 3", "-6"]. */
 function partsOf(step, state) {
   if (step.said) return [step.said];
-  if (step.kind === "start") return ["The numbers that were written down; everything else follows from them."];
+  if (step.kind === "start") return ["The leaves of the graph; everything else is computed from them."];
   if (step.kind === "seed") return [effect(ROOT), "1"];
   return step.kind === "forward" ? computed(step.node, state.data) : received(state.shares[step.share], state.data);
 }
@@ -154,7 +153,7 @@ function trouble(step, state) {
 
 // --------------------------------------------------------------------------------------------------------- the steps
 
-/** Start, each operation forward, then the seed and each share backward; a graph of Tensors brings its own sentences. */
+/** Start, each operation forward, then the seed and each contribution backward; a graph of Tensors brings its own sentences. */
 function stepsOf() {
   if (!PAGE.live) return [{ kind: "start" }, ...PAGE.steps];
   const steps = [{ kind: "start" }];
@@ -169,12 +168,12 @@ function stepsOf() {
 const steps = stepsOf();
 const reached = nodes.map(() => 0); // the step at which a node has its number
 steps.forEach((step, k) => { if (PAGE.live && step.kind === "forward") reached[step.node] = k; });
-const turn = steps.findIndex((step) => step.kind === "seed" || step.kind === "backward"); // where the way back begins
+const turn = steps.findIndex((step) => step.kind === "seed" || step.kind === "backward"); // where the backward pass begins
 const original = PAGE.live ? evaluate(PAGE.leaves) : null;
 let leaves = PAGE.live ? [...PAGE.leaves] : [], state = original, at = 0;
 let guessing = null, score = [0, 0]; // the step whose sign is asked for; right answers, and all
 
-/** The gradients that are known at step k: {total, share count, complete}. */
+/** The gradients that are known at step k: {total, complete}. */
 function known(k) {
   const grads = nodes.map(() => null);
   for (const step of steps.slice(0, k + 1)) {
@@ -209,16 +208,16 @@ function paint(k) {
   nodes.forEach((node, i) => {
     const ready = reached[i] <= k, grad = grads[i];
     const data = ready ? figure(state.data[i]) : "";
-    const slope = grad === null ? "" : signed(grad.total) + (grad.complete ? "" : " + …");
+    const gradient = grad === null ? "" : signed(grad.total) + (grad.complete ? "" : " + …");
     const tone = grad ? toneOf(grad.total, largest) : "none";
     for (const box of all(`[data-node="${i}"]`)) {
       box.setAttribute("class", `node number ${node.role} ${isConstant(i) ? "constant" : tone}` +
         (ready ? "" : " waiting") + (active.has(i) ? " active" : "") + (state.data[i] !== original.data[i] ? " changed" : ""));
       const [first, second] = box.querySelectorAll(".value");
       first.textContent = data || "?";
-      if (second) second.textContent = slope || "–";
+      if (second) second.textContent = gradient || "–";
       const words = [`${node.role} ${node.name}`.trim(), ready ? `data ${data}` : "not computed yet"];
-      if (second && k >= turn && turn > 0) words.push(slope ? `gradient ${slope}` : "no gradient yet");
+      if (second && k >= turn && turn > 0) words.push(gradient ? `gradient ${gradient}` : "no gradient yet");
       box.setAttribute("aria-label", words.join(", ") + node.mistakes);
     }
     for (const op of all(`[data-op="${i}"]`)) {
@@ -325,7 +324,7 @@ function next() {
   if ($("#guess")?.checked && step.kind === "share" && step.last) {
     show(at);
     guessing = at + 1;
-    $("#question").textContent = `What sign has ${effect(step.to)}?`;
+    $("#question").textContent = `What is the sign of ${effect(step.to)}?`;
     $("#verdict").textContent = "";
     $("#ask").hidden = $("#signs").hidden = false;
     $("#live").textContent = $("#question").textContent;
@@ -339,10 +338,10 @@ function answer(sign) {
   if (guessing === null) return;
   const k = guessing, truth = signOf(state.shares[steps[k].share].total), right = sign === truth;
   score = [score[0] + right, score[1] + 1];
-  const said = truth === "zero" ? "zero: a nudge changes nothing" : `${truth}: a nudge up makes ${nodes[ROOT].name} ` +
+  const said = truth === "zero" ? "zero: increasing it changes nothing" : `${truth}: increasing it makes ${nodes[ROOT].name} ` +
     (truth === "positive" ? "larger" : "smaller");
   show(k);
-  $("#verdict").textContent = `${right ? "✓ Right" : "✗ Not so"}, it is ${said}. ${score[0]} of ${score[1]} right.`;
+  $("#verdict").textContent = `${right ? "✓ Right" : "✗ Wrong"}, it is ${said}. ${score[0]} of ${score[1]} right.`;
   $("#verdict").className = right ? "verdict right" : "verdict wrong";
   $("#ask").hidden = false;
   $("#live").textContent = `${$("#verdict").textContent} ${$("#live").textContent}`;
@@ -353,7 +352,7 @@ function answer(sign) {
 
 // ------------------------------------------------------------------------------------------------------------ what if
 
-/** The table of all numbers: leaves can be edited; each gradient stands beside a nudge. */
+/** The table of all numbers: leaves can be edited; each gradient stands beside a finite difference. */
 function setTable() {
   $("#numbers tbody").replaceChildren(...nodes.map((node, i) => {
     const row = create("tr", ""), name = create("th", ""), now = create("td", "number");
@@ -373,9 +372,9 @@ function setTable() {
       now.append(create("span", "now"));
     }
     now.append(create("small", "was"));
-    const slope = create("td", "slope");
-    slope.append(create("span", "now"), create("small", "was"));
-    row.append(name, now, slope, create("td", "nudge"));
+    const gradient = create("td", "gradient");
+    gradient.append(create("span", "now"), create("small", "was"));
+    row.append(name, now, gradient, create("td", "difference"));
     return row;
   }));
 }
@@ -400,7 +399,7 @@ function again() {
   $("#reset").disabled = !changed;
   document.body.classList.toggle("changed", changed);
   all("#numbers tbody tr").forEach((row, i) => {
-    const [now, slope, nudge] = row.querySelectorAll("td");
+    const [now, gradient, difference] = row.querySelectorAll("td");
     const line = (cell, is, was, text) => {
       const shown = cell.querySelector(".now");
       if (shown) shown.textContent = text(is);
@@ -408,11 +407,11 @@ function again() {
     };
     line(now, state.data[i], original.data[i], figure);
     if (isConstant(i)) return;
-    line(slope, state.grad[i], original.grad[i], signed);
-    slope.className = `slope ${signOf(state.grad[i])}`;
-    const check = nudged(leaves, i), near = Math.abs(check - state.grad[i]) <= 1e-4 * Math.max(1, Math.abs(check));
-    nudge.textContent = `${signed(check)} ${near ? "✓" : "≠"}`;
-    nudge.title = near ? "the nudge agrees" : "the nudge differs: a kink, a jump, or too steep for it";
+    line(gradient, state.grad[i], original.grad[i], signed);
+    gradient.className = `gradient ${signOf(state.grad[i])}`;
+    const check = finiteDifference(leaves, i), near = Math.abs(check - state.grad[i]) <= 1e-4 * Math.max(1, Math.abs(check));
+    difference.textContent = `${signed(check)} ${near ? "✓" : "≠"}`;
+    difference.title = near ? "the finite difference agrees" : "the finite difference differs: a kink, a jump, or too steep for it";
   });
   setTranscript();
   show(at);
@@ -471,6 +470,7 @@ function start() {
     setTable();
     again();
   } else {
+    all(".live").forEach((part) => part.remove()); // there is nothing to compute
     setTranscript();
     show(0);
   }

@@ -1,0 +1,150 @@
+"""Which engine a function runs on, and the kernel that computes it instead of its reference implementation.
+
+A reference implementation is written in NumPy's names. An array of Values (a NumPy array with `dtype=object`) goes
+through NumPy scalar by scalar; given a Tensor, the same line builds a graph of arrays. Above it stands the fused form:
+the same function of plain arrays, and its gradient, in one or two kernel launches each. `@fused_by` lets the fused form
+compute Tensors, outside of `with tinynet.textbook():`.
+"""
+
+import functools
+import inspect
+
+import numpy as np
+
+from .. import tensors
+from ..errors import describe
+from ..graph import mode
+from ..kernels import launch
+from ..tensors import FLOATS, Op, Tensor, cast, contiguous, empty_array
+from ..value import Value
+
+FUSED = {}  # {name of an operation: (fused form, reference implementation)}
+
+
+class Fused(Op):
+    """A function computed by its fused form. A drawing opens `definition`, (reference, arguments, {})."""
+
+    def __init__(self, name, fused, definition):
+        self.name, self.fused, self.definition = name, fused, definition
+
+    def forward(self, *_):
+        y, self.vjps = self.fused(*[a._data if isinstance(a, Tensor) else a for a in self.definition[1]])
+        return y
+
+    def backward(self, g, y, *_):
+        return self.vjps(g, self.needs)
+
+
+def fused_by(fused):
+    """Compute a reference implementation by `fused` where its first argument is a Tensor.
+
+    `fused_name(*arguments)` has the same parameters, but is given arrays for Tensors, which come first. It returns
+    (y, vjps): the result, and the function `vjps(g, needs)` that returns the gradient of each Tensor, or None where
+    `needs` says that nobody asks for it. The operation in the graph is called `name`.
+    """
+    name = fused.__name__.removeprefix("fused_")
+
+    def decorate(reference):
+        signature = inspect.signature(reference)
+        FUSED[name] = fused, reference
+
+        @functools.wraps(reference)
+        def function(x, *args, **options):
+            if mode.reference or not isinstance(x, Tensor):
+                return reference(x, *args, **options)
+            if options:
+                bound = signature.bind(x, *args, **options)
+                bound.apply_defaults()
+                x, *args = bound.args
+            args = (x, *args)
+            inputs = [a for a in args if isinstance(a, Tensor)]
+            if args[len(inputs) - 1] is not inputs[-1]:
+                raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, args[:len(inputs)]))}")
+            return Fused(name, fused, (reference, args, {}))(*inputs)
+
+        return function
+
+    return decorate
+
+
+# ------------------------------------------------------------------------------------------------------------ operands
+
+def as_operand(x, like=None, label="x"):
+    """x on the engine of `like`: lists and arrays become Values, or a Tensor of its dtype.
+
+    Without `like`, x decides: Values become an array of them, and numbers a Tensor.
+    """
+    if like is None:
+        if isinstance(x, Tensor):
+            return x
+        array = np.asarray(x)
+        return as_values(array) if array.dtype == object else Tensor(x)
+    if not isinstance(like, Tensor):
+        return as_values(x, label)
+    if isinstance(x, Tensor):
+        if x.dtype != like.dtype:
+            what = "input" if label == "x" else label
+            raise TypeError(f"the {what} is {x.dtype} and the weights are {like.dtype}; convert one of them, "
+                            f"as in {label}.to({like.dtype.name!r})")
+        return x
+    array = np.asarray(x)
+    if array.dtype == object:
+        raise TypeError('the input holds Values and the weights are tensors; call model.to("scalar") first')
+    return Tensor(array.astype(like.dtype))
+
+
+def where(condition, a, b):
+    return (tensors if any(isinstance(x, Tensor) for x in (condition, a)) else np).where(condition, a, b)
+
+
+def as_values(x, label=""):
+    """Numbers as an array of Values without gradient, labelled by their indices, x[0,1]. Values stay what they are."""
+    array = as_numpy(x)
+    if array.dtype == object and all(isinstance(v, Value) for v in array.flat):
+        return array
+    values = np.empty(array.shape, dtype=object)
+    for index in np.ndindex(array.shape):
+        v = array[index]
+        values[index] = v if isinstance(v, Value) else Value(
+            v, f"{label}[{','.join(map(str, index))}]" if label and index else label, requires_grad=False)
+    return values
+
+
+def as_numpy(x):
+    """The array of a Tensor, or x as an array."""
+    return x._data if isinstance(x, Tensor) else np.asarray(x)
+
+
+def detach(x):
+    """The numbers of x, through which no gradient flows: a Tensor, or an array of floats."""
+    return x.detach() if isinstance(x, Tensor) else np.vectorize(float, otypes=[float])(x)
+
+
+def as_constant(array, like):
+    """An array as an operand beside `like` that takes no gradient: a Tensor of its dtype, or an array of floats."""
+    return Tensor(cast(array, like.dtype)) if isinstance(like, Tensor) else array.astype(float, copy=False)
+
+
+def compute(kernel, like, *args):
+    """New arrays in the shapes and dtypes of `like`, written by kernel(*new, *args); it reads contiguous arrays."""
+    outputs = [empty_array(a.shape, a.dtype) for a in like]
+    launch(kernel, *outputs, *[contiguous(a) if isinstance(a, np.ndarray) else a for a in args])
+    return outputs
+
+
+def compute_flat(kernel, shape, *args):
+    """A new array of that shape, in the dtype of the first argument, written by kernel(new, *args), all of them 1-D."""
+    y = empty_array(shape, args[0].dtype)
+    launch(kernel, y.ravel(), *[contiguous(a).ravel() if isinstance(a, np.ndarray) else a for a in args])
+    return y
+
+
+def check_floats(name, *xs):
+    """TypeError where the Tensors or arrays are not floats of one dtype: kernels read no others. Values pass."""
+    dtype = xs[0].dtype
+    if dtype.kind == "O":
+        return
+    for x in xs:
+        if x.dtype != dtype or dtype not in FLOATS:
+            one = " of one dtype" if len(xs) > 1 else ""
+            raise TypeError(f"{name}: expected float numbers{one}, got {', '.join(str(x.dtype) for x in xs)}")

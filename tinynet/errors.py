@@ -31,6 +31,14 @@ def is_number(x):
     return isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
 
 
+def is_finite(x):
+    """Whether a number is neither nan nor infinite, nor an int beyond float64."""
+    try:
+        return abs(float(x)) < float("inf")
+    except OverflowError:
+        return False
+
+
 def check_int(function, name, x, least=None, most=None):
     """x as an int; TypeError where it is no integer, ValueError where it is below `least` or above `most`."""
     names = {None: "an integer", 0: "a non-negative integer", 1: "a positive integer"}
@@ -53,7 +61,7 @@ def check_number(function, name, x, least=None, most=None):
     """x, one finite real number between `least` and `most`, both included; TypeError or ValueError where it is not."""
     if not is_number(x):
         raise TypeError(f"{function}: expected {name} to be a number, got {describe(x)}")
-    if not abs(float(x)) < float("inf") or least is not None and x < least or most is not None and x > most:
+    if not is_finite(x) or least is not None and x < least or most is not None and x > most:
         kind = "a finite number" if least is None else "a non-negative number" if least == 0 else f"a number ≥ {least}"
         kind += f", at most {most}" if most is not None else ""
         raise ValueError(f"{function}: expected {name} to be {kind}, got {describe(x)}")

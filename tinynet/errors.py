@@ -35,14 +35,23 @@ def is_number(x):
     return isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
 
 
+def is_finite(x):
+    """Whether a number is finite as a float: 10**400 is not."""
+    try:
+        return abs(float(x)) < float("inf")
+    except OverflowError:
+        return False
+
+
 def check_int(function, name, x, least=None, most=None):
-    """x as an int; TypeError where it is no integer, ValueError where it is below `least` or above `most`."""
+    """x as an int; TypeError where it is no integer, ValueError where it is below `least` or above `most` or 2⁶³ - 1."""
     kind = {None: "an integer", 0: "a non-negative integer", 1: "a positive integer"}.get(least, f"an integer ≥ {least}")
     if not is_int(x):
         raise TypeError(f"{function}: expected {name} to be {kind}, got {describe(x)}")
     x = operator.index(x)
-    if least is not None and x < least or most is not None and x > most:
-        kind += f", at most {most}" if most is not None else ""
+    bound = 2**63 - 1 if most is None else most
+    if least is not None and x < least or x > bound or x < -bound - 1:
+        kind += "" if most is None and abs(x) <= bound else f", at most {bound}"
         raise ValueError(f"{function}: expected {name} to be {kind}, got {describe(x)}")
     return x
 
@@ -56,7 +65,7 @@ def check_number(function, name, x, least=None, most=None):
     """x, one finite real number between `least` and `most`, both included; TypeError or ValueError where it is not."""
     if not is_number(x):
         raise TypeError(f"{function}: expected {name} to be a number, got {describe(x)}")
-    if not abs(float(x)) < float("inf") or least is not None and x < least or most is not None and x > most:
+    if not is_finite(x) or least is not None and x < least or most is not None and x > most:
         kind = "a finite number" if least is None else "a non-negative number" if least == 0 else f"a number ≥ {least}"
         kind += f", at most {most}" if most is not None else ""
         raise ValueError(f"{function}: expected {name} to be {kind}, got {describe(x)}")

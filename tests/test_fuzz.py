@@ -7,8 +7,8 @@ objects, numbers of the other engine. It may
 
     return   without nan where all inputs were finite and within ±10⁴: losses, normalization, softmax and its kin,
              attention, optimizers, data preparation. (Elsewhere IEEE 754 says what comes out: log(-1) is nan.)
-    raise    TypeError, ValueError, IndexError, KeyError or OSError with a message that is no traceback of Numba's;
-             MemoryError where NumPy says for which shape
+    raise    TypeError, ValueError, IndexError, KeyError or OSError with a message that is no traceback of Numba's,
+             or NumPy's MemoryError with the shape that does not fit
 
 and may not raise anything else, crash the process, compute for ten seconds, take 4 GB, or leave the thread in another
 mode than before.

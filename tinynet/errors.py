@@ -32,7 +32,7 @@ def is_number(x):
 
 
 def is_finite(x):
-    """Whether a number is neither nan nor infinite, nor an int beyond float64."""
+    """Whether a number is finite as a float: 10**400 is not."""
     try:
         return abs(float(x)) < float("inf")
     except OverflowError:
@@ -40,14 +40,15 @@ def is_finite(x):
 
 
 def check_int(function, name, x, least=None, most=None):
-    """x as an int; TypeError where it is no integer, ValueError where it is below `least` or above `most`."""
+    """x as an int of 64 bits; TypeError where it is no integer, ValueError where it is below `least` or above `most`."""
     names = {None: "an integer", 0: "a non-negative integer", 1: "a positive integer"}
     kind = names.get(least, f"an integer ≥ {least}")
     if not is_int(x):
         raise TypeError(f"{function}: expected {name} to be {kind}, got {describe(x)}")
     x = operator.index(x)
-    if least is not None and x < least or most is not None and x > most:
-        kind += f", at most {most}" if most is not None else ""
+    bound = 2**63 - 1 if most is None else most
+    if least is not None and x < least or x > bound or x < -bound - 1:
+        kind += "" if most is None and abs(x) <= bound else f", at most {bound}"
         raise ValueError(f"{function}: expected {name} to be {kind}, got {describe(x)}")
     return x
 

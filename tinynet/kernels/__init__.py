@@ -47,32 +47,13 @@ A family is imported on first use: importing `tinynet.kernels` imports neither N
 
 import importlib
 
-from ..graph import mode
+from .backend.launches import Kernel as Kernel
+from .backend.launches import launch as launch
 
 BACKEND = ("blas", "compiled", "math32", "simd", "small_gemm", "replay")
 HOMES = {"matmul": "dense", "batched": "dense"}
 FAMILIES = ("activations", "dense", "normalization", "attention", "convolution", "recurrent", "losses", "updates",
             "optimizers", *BACKEND)
-
-
-class Kernel:
-    """Something that chooses a concrete function for its arguments: `dispatch(args)` returns (function, arguments)."""
-
-    __slots__ = ()
-
-    def __call__(self, *args):
-        function, args = self.dispatch(args)
-        function(*args)
-
-
-def launch(kernel, *args):
-    """Call kernel(*args), and note the call where a plan is being captured. Any function that writes into its
-    arguments is a kernel, NumPy's with `out` among them."""
-    if isinstance(kernel, Kernel):
-        kernel, args = kernel.dispatch(args)
-    kernel(*args)
-    if mode.plan is not None:
-        mode.plan.steps.append((kernel, args))
 
 
 def set_num_threads(n):

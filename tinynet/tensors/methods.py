@@ -514,6 +514,8 @@ class Tensor(InPlace):
             y = getattr(ufunc, method)(*map(as_arrays, inputs), **options)
         except ValueError as error:
             raise ValueError(f"{ufunc.__name__}: {error}") from None
+        except AttributeError as error:  # of a Value, or another object in an array
+            raise TypeError(f"{ufunc.__name__}: {error}") from None
         if "out" in options:
             return y
         return NotImplemented if takes_gradient(inputs) and np.asarray(y).dtype != bool else leaf(np.asarray(y))

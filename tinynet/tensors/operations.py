@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..errors import is_int
+from ..errors import describe, is_int
 from ..graph import mode, no_grad
 from ..kernels import launch
 from ..value import Rule
@@ -438,7 +438,10 @@ def as_tuple(key):
 def part(array, key):
     """array[key] for a key of slices and numbers: a view, also where it is a single element."""
     key = as_tuple(key)
-    return array[key] if Ellipsis in key else array[(*key, ...)]
+    try:
+        return array[key] if Ellipsis in key else array[(*key, ...)]
+    except OverflowError:
+        raise IndexError(f"{describe(key)} is out of bounds") from None
 
 
 def put(array, key, value):

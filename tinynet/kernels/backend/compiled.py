@@ -30,7 +30,7 @@ from numba import prange  # noqa: F401
 from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock as compiling
 
-from .. import Kernel
+from .launches import Kernel
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 

@@ -186,8 +186,8 @@ class Node:
 
     @property
     def data(self) -> Tensor:
-        """The same memory as a Tensor that takes no gradient. Assigning writes into that memory, so what holds the
-        tensor (an optimiser, a captured step) sees it: the shape and the dtype stay."""
+        """The same memory as a Tensor that takes no gradient. Assigning writes into that memory, so whoever holds the
+        tensor sees it: the shape and the dtype stay."""
         forbid_in_capture("data")
         return self.detach()
 

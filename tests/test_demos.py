@@ -33,6 +33,7 @@ SAYS = {
     "15_program": ["%2 = mul %0, %1", "times as fast"],
     "16_scalar_gpt": ["nodes, float64", "samples: "],
 }
+SLOW = ("12_gpt", "14_recurrence", "15_program", "16_scalar_gpt")
 # numbers that a lesson prints, and their bounds
 FIGURES = {
     "10_digits": [(r"([\d.]+)% of the \d+ held-out", 97, 100)],
@@ -72,7 +73,8 @@ def check_picture(path):
         assert content.startswith(b"<!doctype html>") and content.rstrip().endswith(b"</html>")
 
 
-@pytest.mark.parametrize("lesson", SAYS)
+@pytest.mark.parametrize("lesson", [
+    pytest.param(lesson, marks=pytest.mark.slow) if lesson in SLOW else lesson for lesson in SAYS])
 def test_a_lesson_runs_and_leaves_its_pictures(lesson, folder):
     done = subprocess.run([sys.executable, f"{lesson}.py"], cwd=folder, capture_output=True, text=True, timeout=300,
                           env={**os.environ, "PYTHONPATH": str(DEMOS.parent), "PYTHONIOENCODING": "utf-8"})

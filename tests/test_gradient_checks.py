@@ -1,4 +1,4 @@
-"""gradcheck finds every kind of wrong gradient, names its place, and finds none in all that tinynet differentiates."""
+"""gradcheck finds and names every kind of wrong gradient, and finds none in all that tinynet differentiates."""
 
 import contextlib
 
@@ -28,7 +28,7 @@ def values(*shape):
 # -------------------------------------------------------------------------------------------- it must be able to fail
 
 class Wrong:
-    """An operation whose shares of the gradient are made wrong, on either engine."""
+    """An operation with wrong vector-Jacobian products, on either engine."""
 
     def __init__(self, op, change):
         self.op, self.change, self.name = op, change, op.name
@@ -38,7 +38,7 @@ class Wrong:
 
 
 def spoiled(f, change):
-    """f, with change(shares) of its last operation."""
+    """f, with change(products) of its last operation."""
     def g(*inputs):
         y = f(*inputs)
         for node in [y] if isinstance(y, (Tensor, Value)) else y.flat:
@@ -49,11 +49,11 @@ def spoiled(f, change):
 
 
 def first(error):
-    return lambda shares: [error(shares[0]), *shares[1:]]
+    return lambda products: [error(products[0]), *products[1:]]
 
 
 def last(error):
-    return lambda shares: [*shares[:-1], error(shares[-1])]
+    return lambda products: [*products[:-1], error(products[-1])]
 
 
 def at(k, error):
@@ -77,7 +77,7 @@ ERRORS = {
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("spoil", [first, last])
 @pytest.mark.parametrize("shape", [(), (1,), (3, 4), (40, 50)])
-def test_a_wrong_share_of_either_input_is_found_at_its_input(error, spoil, shape):
+def test_a_wrong_product_for_either_input_is_found_at_its_input(error, spoil, shape):
     a, b = leaf(*shape, away=0.3), leaf(*shape, away=0.3)
     right = lambda a, b: a * b
     assert gradcheck(right, [a, b])
@@ -174,7 +174,7 @@ def test_the_sentence_has_both_numbers_and_modules_name_their_parameters():
             gradcheck(model, [rng.normal(size=(4, 3))])
 
 
-# ------------------------------------------------------------------------------------------------- how it behaves else
+# ------------------------------------------------------------------------------------------- side effects and errors
 
 def test_everything_is_afterwards_as_it_was():
     model, x = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).double(), leaf(4, 3)
@@ -198,7 +198,7 @@ def test_what_cannot_be_checked_is_said():
         gradcheck(nn.Linear(3, 2), [leaf(3)])
     with pytest.raises(TypeError, match="fn returns float32"):
         gradcheck(lambda x: x.float(), [leaf(3)])
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="fn gives nan or infinity for these inputs"):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="fn returns nan or infinity for these inputs"):
         gradcheck(lambda x: (x - 10).log(), [leaf(3)])
     with pytest.raises(ValueError, match=r"gradcheck: at input 0\[1\] the gradient is 0, finite"):
         gradcheck(lambda x: x.relu(), [Tensor(np.array([1.0, 0.0]), requires_grad=True)])
@@ -312,7 +312,7 @@ class Against(nn.Module):
 
 
 def on(engine, f, inputs):
-    """gradcheck with the kernels, the textbook definitions, or the scalar engine."""
+    """gradcheck with the kernels, the reference implementations, or the scalar engine."""
     if engine == "scalar":
         inputs = [np.vectorize(Value, otypes=[object])(x.data) if isinstance(x, Tensor) else x for x in inputs]
         return gradcheck(f, inputs)

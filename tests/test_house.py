@@ -82,6 +82,14 @@ def test_no_module_is_named_as_a_public_function_is():
     assert not set(FLOORS) & set(tinynet.HOME)
 
 
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_floors_are_documented_in_their_order(document):
+    rows = re.findall(r"^\| (.*?) \|", (PACKAGE.parent / document).read_text("utf-8"), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`?\b(\w+)(?:\.py|/)[`\]]", row) if name in FLOORS]
+    floors = [name for name in FLOORS if name in {file.split("/")[0] for file in FILES}]
+    assert [name for name in dict.fromkeys(names) if name != "__init__"] == floors[:-1]
+
+
 @pytest.mark.parametrize("files, words", [
     ("graph", r"\bModules?\b|\bnn\b"), ("tensors", r"\b(optimi[sz]ers?|optim|Adam|SGD)\b"),
     ("value", r"\bimport (numpy|numba)\b"),

@@ -39,3 +39,25 @@ def test_every_lesson_is_listed(lesson):
 def test_lessons_are_in_reading_order():
     lessons = [link for link in LINKS if re.match(r"demos/\d", link)]
     assert lessons == sorted(lessons)
+
+
+# ------------------------------------------------------------------------------------------------------ contributing
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PATHS = sorted(set(re.findall(r"[\w/]+\.(?:py|md|js|css|pyi)\b", CONTRIBUTING)))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_contributing_names_files_that_exist(path):
+    folders = ("", "tinynet", "tinynet/viz", "tinynet/viz/assets", "tests/viz")
+    assert any((ROOT / folder / path).exists() for folder in folders)
+
+
+@pytest.mark.parametrize("file, name", [
+    ("kernels/backend/math32.py", "def gelu"), ("kernels/activations.py", "def unary"),
+    ("kernels/dense.py", "def layer("),
+    ("nn/module.py", "def as_input"), ("viz/drawings.py", '"negative1"'), ("kernels/updates.py", "def adam_update"),
+    ("data/batches.py", ".shuffle(order)"), ("functional/dense.py", "def fused_dropout"), ("value.py", "RULES"),
+])
+def test_contributing_tells_where_things_are(file, name):
+    assert file in CONTRIBUTING and name in (ROOT / "tinynet" / file).read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import check_bool, check_int, check_number, check_path, check_positive_int, describe
+from .errors import check_bool, check_int, check_number, check_path, describe
 
 # ---------------------------------------------------------------------------------------------- problems in the plane
 
@@ -53,7 +53,7 @@ def circles(n=200, noise=0.05, factor=0.5, seed=0):
 
 def spiral(n=300, classes=3, noise=0.05, turns=0.75, seed=0):
     """`classes` arms of a spiral that winds `turns` times around the origin, out to radius 1."""
-    classes = check_positive_int("spiral", "classes", classes)
+    classes = check_int("spiral", "classes", classes, 1, 2**31 - 1)
     y = class_indices("spiral", n, classes)
     radius = position(y, classes)
     x = circle(2 * np.pi * (check_number("spiral", "turns", turns) * radius + y / classes))
@@ -67,7 +67,7 @@ def class_indices(name, n, classes):
 
 def position(y, classes, closed=False):
     """Where along the curve of its class each sample lies, evenly spaced from 0 to 1 (below 1 on a closed curve)."""
-    count = np.bincount(y, minlength=classes)[y]
+    count = np.bincount(y)[y]
     return np.arange(len(y)) // classes / np.maximum(count if closed else count - 1, 1)
 
 

@@ -1,15 +1,14 @@
-"""Checks that a user can run: gradients against finite differences."""
+"""Gradients checked against finite differences."""
 
 import numpy as np
 
-from .errors import refusing
-from .graph import mode
+from .errors import check_int, check_number, describe
+from .graph import no_grad
 from .nn.module import is_values
 from .tensors import Generator, Tensor
 from .value import Value
 
 
-@refusing
 def gradcheck(fn, inputs, eps=1e-6, atol=1e-9, rtol=1e-6, directions=8, seed=0):
     """True where the gradients of fn(*inputs) agree with central differences, in float64, on either engine.
 
@@ -18,96 +17,131 @@ def gradcheck(fn, inputs, eps=1e-6, atol=1e-9, rtol=1e-6, directions=8, seed=0):
         |f(x + h) - f(x - h) - 2 ∇f · h|  ≤  rtol · |2 ∇f ∘ h| + atol · 2 eps · Σ |wᵢ yᵢ|
 
     for each input by itself: an input of up to 4 `directions` elements along each of them, a larger one along some
-    random directions, and where one of these disagrees along each element. The last term is what rounding amounts to.
+    random directions, and where one of these disagrees along each element. The last term bounds rounding errors.
 
-    inputs  Tensors, Values, or arrays of Values; those that require no gradient are left alone. A Module may be given
-            as fn: its parameters are checked as well. Random numbers of tinynet, as in dropout, repeat themselves.
+    inputs  Tensors, Values, or arrays of Values; those that require no gradient are not checked. Where fn is a Module,
+            its parameters are checked as well. Random numbers of tinynet, as in dropout, repeat at each evaluation.
 
-    Raises ValueError that names the input, the index and both numbers where they disagree. They also do where fn has
-    a kink, as relu has at 0. TypeError where an input or an output is no float64.
+    Raises ValueError that names the input, the index and both numbers where they disagree, as they do where fn is not
+    differentiable (relu at 0). TypeError where an input or an output is not float64.
 
     >>> from tinynet import randn
     >>> gradcheck(lambda x: (x * x).sum(), [randn(3, dtype=np.float64, requires_grad=True)])
     True
     """
+    if not callable(fn):
+        raise TypeError(f"gradcheck: expected fn to be a function or a Module, got {describe(fn)}")
+    for name, x in (("eps", eps), ("atol", atol), ("rtol", rtol)):
+        check_number("gradcheck", name, x, 0)
+    if eps == 0:
+        raise ValueError("gradcheck: expected eps to be positive, got 0")
+    check_int("gradcheck", "directions", directions, 1)
+    if seed is not None:
+        check_int("gradcheck", "seed", seed, 0)
     inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    named = {f"input {i}": x for i, x in enumerate(inputs)}
-    if hasattr(fn, "slots"):
-        named |= {path: x for path, _, _, x in fn.slots()}
-    places = {name: found for name, x in named.items() if (found := elements(name, x))}
-    if not places:
+    leaves = [Leaf(f"input {i}", x) for i, x in enumerate(inputs)]
+    if hasattr(fn, "named_arrays"):
+        leaves += [Leaf(path, x) for path, _, _, x in fn.named_arrays()]
+    leaves = [leaf for leaf in leaves if leaf.indices]
+    if not leaves:
         raise ValueError("gradcheck: none of the inputs requires a gradient")
-    rng, stream, weights = np.random.default_rng(seed), Generator.state_dict(), []
+    rng = np.random.default_rng(seed)
+    f = Objective(fn, inputs, rng)
+    try:
+        f.differentiate(leaves)
+        with no_grad():
+            for leaf in leaves:
+                check(f, leaf, eps, atol, rtol, directions, rng)
+    finally:
+        Generator.load_state_dict(f.stream)
+    return True
 
-    def f():
+
+class Leaf:
+    """A leaf of the graph, or an array of leaves, whose elements (at `indices`) are checked."""
+
+    def __init__(self, name, x):
+        self.name, self.x = name, x
+        if isinstance(x, Tensor) and x.requires_grad:
+            if x.dtype != np.float64:
+                raise TypeError(f"gradcheck: {name} is {x.dtype}; finite differences need float64 (model.double())")
+            self.nodes, self.indices = [x], list(np.ndindex(x.shape))
+        else:
+            values = {(): x} if isinstance(x, Value) else dict(np.ndenumerate(x)) if is_values(x) else {}
+            values = {i: v for i, v in values.items() if isinstance(v, Value) and v.requires_grad}
+            self.nodes, self.indices = list(values.values()), list(values)
+        self.attribute = "_grad" if isinstance(x, Tensor) else "grad"
+
+    def read(self):
+        """The numbers, as a flat array."""
+        return self.x._data.flatten() if isinstance(self.x, Tensor) else np.array([v.data for v in self.nodes])
+
+    def write(self, numbers):
+        if isinstance(self.x, Tensor):
+            self.x._data[...] = numbers.reshape(self.x.shape)
+        else:
+            for v, number in zip(self.nodes, numbers.tolist()):
+                v.data = number
+
+    @property
+    def grads(self):
+        return [getattr(node, self.attribute) for node in self.nodes]
+
+    @grads.setter
+    def grads(self, grads):
+        for node, g in zip(self.nodes, grads):
+            setattr(node, self.attribute, g)
+
+
+class Objective:
+    """f = Σ wᵢ yᵢ over all outputs y of fn(*inputs), with fixed random weights w."""
+
+    def __init__(self, fn, inputs, rng):
+        self.fn, self.inputs, self.rng, self.weights = fn, inputs, rng, []
+        self.stream = Generator.state_dict()
+
+    def __call__(self):
         """(f, Σ |wᵢ yᵢ|)"""
-        Generator.load_state_dict(stream)
+        Generator.load_state_dict(self.stream)
         total, size = 0.0, 0.0
-        for i, y in enumerate(outputs(fn(*inputs))):
-            if i == len(weights):
-                weights.append(rng.uniform(0.5, 1.5, y.shape))
-            terms = y * weights[i]
-            total, size = total + terms.sum(), size + np.abs(numbers(terms)).sum()
+        for i, y in enumerate(outputs(self.fn(*self.inputs))):
+            if i == len(self.weights):
+                self.weights.append(self.rng.uniform(0.5, 1.5, y.shape))
+            terms = y * self.weights[i]
+            total = total + terms.sum()
+            size += np.abs(terms._data if isinstance(terms, Tensor) else terms.astype(float)).sum()
         return total, size
 
-    before = [(x, gradient(x)) for x in named.values()]
-    for x in named.values():
-        forget(x)
-    try:
-        total, size = f()
-        if not np.isfinite(size):
-            raise ValueError("gradcheck: fn gives nan or infinity for these inputs")
-        total.backward()
-        slopes = {name: np.array([slope(named[name], i) for i in found]) for name, found in places.items()}
-    finally:
-        for x, g in before:
-            restore(x, g)
-
-    def along(name, u):
-        """(slope by the gradient, slope by differences, whether they agree) along u, in steps of eps or eps |x|."""
-        x, found = named[name], places[name]
-        start = np.array([read(x, i) for i in found])
-        h = eps * u * np.maximum(1.0, np.abs(start))
-        values = []
+    def differentiate(self, leaves):
+        """Set `size` and the `gradient` of each leaf by a backward pass; the leaves' own `.grad` stays."""
+        before = [leaf.grads for leaf in leaves]
+        for leaf in leaves:
+            leaf.grads = [None] * len(leaf.nodes)
         try:
-            for point in (start + h, start - h):
-                for i, number in zip(found, point):
-                    write(x, i, number)
-                values.append(float(f()[0]))
+            total, self.size = self()
+            if not isinstance(total, (Tensor, Value)):
+                raise TypeError(f"gradcheck: expected fn to return Tensors or Values, got {describe(total)}")
+            if not np.isfinite(self.size):
+                raise ValueError("gradcheck: fn returns nan or infinity for these inputs")
+            total.backward()
+            for leaf in leaves:
+                grads = [np.zeros(node.shape if isinstance(node, Tensor) else ()) if g is None else np.asarray(g, float)
+                         for node, g in zip(leaf.nodes, leaf.grads)]
+                leaf.gradient = np.concatenate([g.ravel() for g in grads])
         finally:
-            for i, number in zip(found, start):
-                write(x, i, number)
-        step = (start + h) - (start - h)  # as it was rounded
-        moved = step != 0
-        change, length = values[0] - values[1], np.linalg.norm(step)
-        with np.errstate(over="ignore", invalid="ignore"):
-            terms = slopes[name][moved] * step[moved]
-            agrees = abs(change - terms.sum()) <= rtol * np.hypot.reduce(terms) + atol * 2 * eps * size
-            return terms.sum() / length, change / length, agrees and np.isfinite(terms).all()
+            for leaf, grads in zip(leaves, before):
+                leaf.grads = grads
 
-    recording, mode.grad_enabled = mode.grad_enabled, False
-    try:
-        for name, found in places.items():
-            n, where = len(found), f"along a direction in {name}"
-            if n > 4 * directions:
-                tried = (along(name, rng.uniform(0.5, 1.5, n) * rng.choice([-1, 1], n)) for _ in range(directions))
-                wrong = next((result for result in tried if not result[2]), None)
-                if wrong is None:
-                    continue
-            for k, i in enumerate(found):
-                result = along(name, np.eye(1, n, k)[0])
-                if not result[2]:
-                    wrong, where = result, f"at {name}" + (f"[{','.join(map(str, i))}]" if i else "")
-                    break
-            else:
-                if n <= 4 * directions:
-                    continue
-            raise ValueError(f"gradcheck: {where} the gradient is {wrong[0]:.9g}, finite differences give "
-                             f"{wrong[1]:.9g}")
-    finally:
-        mode.grad_enabled = recording
-        Generator.load_state_dict(stream)
-    return True
+    def difference(self, leaf, h):
+        """f(x + h) - f(x - h), and the step between the two points as it was rounded."""
+        x = leaf.read()
+        try:
+            leaf.write(x + h)
+            above = float(self()[0])
+            leaf.write(x - h)
+            return above - float(self()[0]), (x + h) - (x - h)
+        finally:
+            leaf.write(x)
 
 
 def outputs(y):
@@ -120,57 +154,30 @@ def outputs(y):
     return [flat]
 
 
-def numbers(y):
-    """The numbers of a flat array of either engine."""
-    return y._data if isinstance(y, Tensor) else np.array([float(v) for v in y])
+def check(f, leaf, eps, atol, rtol, directions, rng):
+    """Raise ValueError where the gradient of one leaf disagrees with finite differences."""
+    n = len(leaf.indices)
+    scale = eps * np.maximum(1.0, np.abs(leaf.read()))
 
+    def disagreement(direction):
+        """(directional derivative by the gradient, by finite differences), or None where they agree."""
+        change, step = f.difference(leaf, scale * direction)
+        length, moved = np.linalg.norm(step), step != 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = leaf.gradient[moved] * step[moved]
+            agrees = abs(change - terms.sum()) <= rtol * np.hypot.reduce(terms) + atol * 2 * eps * f.size
+            return None if agrees and np.isfinite(terms).all() else (terms.sum() / length, change / length)
 
-def elements(name, x):
-    """The places of an input that are checked."""
-    if isinstance(x, Tensor) and x.requires_grad:
-        if x.dtype != np.float64:
-            raise TypeError(f"gradcheck: {name} is {x.dtype}; finite differences need float64 (model.double())")
-        return list(np.ndindex(x.shape))
-    if isinstance(x, Value):
-        return [()] if x.requires_grad else []
-    if is_values(x):
-        return [i for i in np.ndindex(x.shape) if x[i].requires_grad]
-    return []
-
-
-def read(x, i):
-    return float(x._data[i] if isinstance(x, Tensor) else x[i].data if is_values(x) else x.data)
-
-
-def write(x, i, number):
-    if isinstance(x, Tensor):
-        x._data[i] = number
-    else:
-        (x[i] if is_values(x) else x).data = float(number)
-
-
-def slope(x, i):
-    g = x._grad if isinstance(x, Tensor) else (x[i] if is_values(x) else x).grad
-    return 0.0 if g is None else float(g[i] if isinstance(x, Tensor) else g)
-
-
-def gradient(x):
-    if isinstance(x, Tensor):
-        return x._grad
-    return [v.grad for v in x.flat] if is_values(x) else getattr(x, "grad", None)
-
-
-def forget(x):
-    for v in x.flat if is_values(x) else [x]:
-        if isinstance(v, (Tensor, Value)):
-            v.zero_grad()
-
-
-def restore(x, g):
-    if isinstance(x, Tensor):
-        x._grad = g
-    elif is_values(x):
-        for v, before in zip(x.flat, g):
-            v.grad = before
-    elif isinstance(x, Value):
-        x.grad = g
+    wrong, where = None, f"along a direction in {leaf.name}"
+    if n > 4 * directions:
+        for _ in range(directions):
+            wrong = wrong or disagreement(rng.uniform(0.5, 1.5, n) * rng.choice([-1, 1], n))
+        if wrong is None:
+            return
+    for k, i in enumerate(leaf.indices):
+        found = disagreement(np.eye(1, n, k)[0])
+        if found:
+            wrong, where = found, f"at {leaf.name}" + (f"[{','.join(map(str, i))}]" if i else "")
+            break
+    if wrong:
+        raise ValueError(f"gradcheck: {where} the gradient is {wrong[0]:.9g}, finite differences give {wrong[1]:.9g}")

@@ -98,7 +98,6 @@ class Optimizer:
                 clock, *state = self.state[p]
                 if isinstance(p, Tensor):
                     update_tensor(getattr(kernels.optimizers, kernel), p, state, clock.h)
-                    bump_version(p)
                 else:
                     p.data, *self.state[p][1:] = update(p.data, p.grad, *state, *clock.now)
 
@@ -166,6 +165,7 @@ def update_tensor(kernel, p, state, h):
     launch(kernel, flat.ravel(), p._grad.ravel(), *state, h)
     if flat is not p._data:
         launch(np.copyto, p._data, flat)
+    bump_version(p)
 
 
 PYTORCH = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")  # how it computes, not what
@@ -178,7 +178,7 @@ def state_entry(name, entry, part, i, p=None):
         array = np.array(entry[part], dtype=p.dtype if tensor else float)
     except KeyError:
         raise ValueError(f"{name}: parameter {i} has no {part}") from None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: {part} of parameter {i} is not an array of numbers") from None
     shape = p.shape if tensor else ()
     if array.shape != shape:
@@ -218,7 +218,8 @@ class SGD(Optimizer):
                          nesterov=nesterov)
 
     def terms(self, t, group):
-        return updates.sgd_terms(t, *(group[name] for name in self.defaults))
+        return updates.sgd_terms(t, group["lr"], group["momentum"], group["dampening"], group["weight_decay"],
+                                 group["nesterov"])
 
     def rule(self, group):
         if group["momentum"] == 0:
@@ -264,7 +265,8 @@ class RMSprop(Optimizer):
                          centered=centered)
 
     def terms(self, t, group):
-        return updates.rmsprop_terms(t, *(group[name] for name in self.defaults if name != "centered"))
+        return updates.rmsprop_terms(t, group["lr"], group["alpha"], group["eps"], group["weight_decay"],
+                                     group["momentum"])
 
     def rule(self, group):
         if group["centered"]:

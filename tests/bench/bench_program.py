@@ -20,7 +20,7 @@ def samples(n):
 
 
 def descending(parameters, gradients, rate=0.1):
-    """The step: forget the gradients, compute them, go down the slope."""
+    """One step of gradient descent: reset the gradients, compute them, update the parameters."""
 
     def step():
         for p in parameters:

@@ -149,18 +149,21 @@ def test_the_functions_equal_pytorchs_on_batches_and_on_one_image(stride, paddin
             np.testing.assert_allclose(ours.data, theirs.numpy(), rtol=1e-12)
 
 
-def test_the_first_of_several_largest_numbers_receives_the_gradient():
-    x, wanted = np.zeros((1, 1, 4, 4)), np.zeros((4, 4))
-    wanted[::2, ::2] = 1
-    for switch in (tinynet.textbook(), contextlib.nullcontext()):
-        tensor = Tensor(x, requires_grad=True)
+@pytest.mark.parametrize("x", [np.zeros((4, 4)), np.array([[1, 2, 0, 0], [2, 2, -1, 0], [3, 3, 5, 4], [3, 3, 5, 5]])])
+@pytest.mark.parametrize("stride, padding", [(2, 0), (1, 1)])
+def test_of_several_maxima_the_first_receives_the_gradient(x, stride, padding):
+    torch = pytest.importorskip("torch")
+    x = x[None, None].astype(float)
+    theirs = torch.tensor(x, requires_grad=True)
+    torch.nn.functional.max_pool2d(theirs, 2, stride, padding).sum().backward()
+    for switch in (contextlib.nullcontext(), tinynet.textbook()):
+        ours = Tensor(x, requires_grad=True)
         with switch:
-            F.max_pool2d(tensor, 2).sum().backward()
-        assert np.array_equal(tensor.grad[0, 0], wanted)
-    values = np.vectorize(Value, otypes=[object])(x)  # here they share it
-    F.max_pool2d(values, 2).sum().backward()
-    shares = np.vectorize(lambda v: v.grad)(values)
-    assert np.array_equal(F.avg_pool2d(Tensor(shares), 2).data * 4, np.ones((1, 1, 2, 2)))
+            F.max_pool2d(ours, 2, stride, padding).sum().backward()
+        assert np.array_equal(ours.grad, theirs.grad)
+    values = np.vectorize(Value, otypes=[object])(x)
+    F.max_pool2d(values, 2, stride, padding).sum().backward()
+    assert np.array_equal(np.vectorize(lambda v: v.grad)(values), theirs.grad)
 
 
 def test_a_drawn_network_is_a_program_that_chooses_the_largest_for_each_sample():

@@ -11,7 +11,7 @@ import tinynet
 from tests.functional.test_engines import outcome
 from tinynet import Tensor, Value, capture, nn, optim, textbook
 from tinynet import functional as F
-from tinynet.kernels.backend.compiled import Parts
+from tinynet.kernels.backend.compiled import ChunkedKernel
 
 rng = np.random.default_rng(0)
 KINDS = ("RNN", "LSTM", "GRU")
@@ -115,7 +115,7 @@ def test_layers_are_what_textbooks_write(kind, steps, batch, features, n):
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_share_the_samples_of_a_batch(kind, threads, monkeypatch):
     """However the samples are shared out, also where a thread gets none, the kernel gives what the definition gives."""
-    monkeypatch.setattr(Parts, "pick", lambda kernel, args: (kernel.serial, (*args, 1)) if threads == 1 else
+    monkeypatch.setattr(ChunkedKernel, "dispatch", lambda kernel, args: (kernel.serial, (*args, 1)) if threads == 1 else
                         (kernel.parallel, (*args, threads)))
     for batch in (2, 25):
         x, results = rng.normal(size=(6, batch, 3)), []

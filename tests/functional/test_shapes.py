@@ -58,15 +58,15 @@ def memory(monkeypatch):
     for name, module in list(sys.modules.items()):
         if name.startswith("tinynet.") and "empty_array" in vars(module):
             monkeypatch.setattr(module, "empty_array", memory.empty)
-    pick = compiled.Parts.pick
+    dispatch = compiled.ChunkedKernel.dispatch
 
     def checked(kernel, args):
         arrays = [a for a in args if isinstance(a, np.ndarray) and a.dtype not in (np.int64, np.int32)]
         kinds = {a.dtype for a in arrays[:OWN.get(kernel.name, len(arrays))]}
         assert len(kinds) == 1 and kinds < set(tensors.FLOATS), f"{kernel} was given {sorted(map(str, kinds))}"
-        return pick(kernel, args)
+        return dispatch(kernel, args)
 
-    monkeypatch.setattr(compiled.Parts, "pick", checked)
+    monkeypatch.setattr(compiled.ChunkedKernel, "dispatch", checked)
     return memory
 
 

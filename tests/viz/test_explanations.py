@@ -434,7 +434,7 @@ def test_dead_neurons_of_one_layer_share_a_sentence():
     loss.backward()
     said = [sentence for _, sentence in diagnose(loss) if "layers.0" in sentence]
     assert len(said) == 1
-    assert said[0].startswith("Dead ReLU: each of layers.0[1, 3, 4] is 0 for all 30 samples, and passes no")
+    assert said[0].startswith("Dead ReLU: each of layers.0[1], layers.0[3], layers.0[4] is 0 for all 30 samples, and")
 
 
 def test_a_graph_of_thousands_is_checked_in_a_moment():

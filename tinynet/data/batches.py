@@ -53,7 +53,7 @@ class TensorDataset(Dataset):
         return len(self.arrays[0])
 
     def __getitem__(self, i):
-        return tuple(Tensor(a[i]) for a in self.arrays)
+        return tuple(Tensor(at(a, i)) for a in self.arrays)
 
     def batch(self, indices):
         return [a.take(np.asarray(indices), axis=0) for a in self.arrays]
@@ -76,6 +76,14 @@ def as_samples(name, array):
     return np.ascontiguousarray(array)
 
 
+def at(array, i):
+    """array[i]; IndexError also for an index beyond the integers of the machine."""
+    try:
+        return array[i]
+    except OverflowError:
+        raise IndexError(f"index {describe(i)} is out of range") from None
+
+
 class Subset(Dataset):
     """The samples of a dataset at the given indices."""
 
@@ -89,7 +97,7 @@ class Subset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, i):
-        return self.dataset[int(self.indices[i])]
+        return self.dataset[int(at(self.indices, i))]
 
     def batch(self, indices):
         return gather(self.dataset, self.indices[indices])

@@ -163,13 +163,14 @@ class DataFrameDataset(TensorDataset):
                              + ", ".join(map(repr, columns)))
         self.target_column = target_column
         if like is None:
-            self.task, self.text, self.missing = task, text, missing
+            self.task, self.text, self.missing, self.classes = task, text, missing, None
+            self.fill, self.labels = {}, {}  # {column: entry} of each feature column, {column: labels} of those of text
             self.learn(columns)
         else:
-            self.task, self.text, self.missing = like.task, like.text, like.missing
-            self.labels, self.fill, self.classes, self.kept = like.labels, like.fill, like.classes, like.kept
+            for name in ("task", "text", "missing", "classes", "fill", "labels"):
+                setattr(self, name, getattr(like, name))
         self.features = [f"{column}={label}" if label is not None else column
-                         for column in self.kept for label in self.labels.get(column, [None])]
+                         for column in self.fill for label in self.labels.get(column, [None])]
         super().__init__(*self.arrays_of(columns))
 
     def learn(self, columns):
@@ -182,17 +183,13 @@ class DataFrameDataset(TensorDataset):
             raise ValueError(f"DataFrameDataset: the target column {self.target_column!r} holds text; a regression "
                              "predicts numbers")
         present = np.asarray(target, dtype=object)[~is_missing(target)]
-        self.classes = None
         if self.task == "classification":
             self.classes = sorted(set(present), key=lambda label: (type(label).__name__, label))
-        self.kept, self.labels, self.fill = [], {}, {}
         for column, entries in columns.items():
-            if column == self.target_column:
+            if column == self.target_column or self.text == "drop" and is_text(entries):
                 continue
             known = np.asarray(entries, dtype=object)[~is_missing(entries)]
             if is_text(entries):
-                if self.text == "drop":
-                    continue
                 if self.text == "raise":
                     raise ValueError(f"DataFrameDataset: the column {column!r} holds text, such as {known[0]!r}; leave "
                                      'it out, or pass text="one-hot" or text="drop"')
@@ -201,16 +198,15 @@ class DataFrameDataset(TensorDataset):
                 self.fill[column] = max(self.labels[column], key=counts.get, default=None)
             else:
                 self.fill[column] = float(np.mean(known.astype(np.float64))) if len(known) else None
-            self.kept.append(column)
-        if not self.kept:
+        if not self.fill:
             raise ValueError(f"DataFrameDataset: there are no features beside the target {self.target_column!r}")
 
     def arrays_of(self, columns):
         """(X, y) of the rows of a table."""
-        absent = [column for column in self.kept if column not in columns]
+        absent = [column for column in self.fill if column not in columns]
         if absent:
             raise ValueError("DataFrameDataset: there is no column " + ", ".join(map(repr, absent)))
-        holes = {column: is_missing(columns[column]) for column in [*self.kept, self.target_column]}
+        holes = {column: is_missing(columns[column]) for column in [*self.fill, self.target_column]}
         for column, where in holes.items():
             target = column == self.target_column
             if where.any() and (self.missing == "raise" or target and self.missing == "mean"):
@@ -219,7 +215,7 @@ class DataFrameDataset(TensorDataset):
                                  f"values, the first in row {where.argmax()}; {hint}")
         rows = ~np.any(list(holes.values()), axis=0) if self.missing == "drop" else slice(None)
         entries = {column: np.asarray(columns[column], dtype=object)[rows] for column in holes}
-        X = [part for column in self.kept for part in self.numbers(column, entries[column], holes[column][rows])]
+        X = [part for column in self.fill for part in self.numbers(column, entries[column], holes[column][rows])]
         target = entries[self.target_column]
         if self.task == "regression":
             y = as_floats(self.target_column, target)[:, None]

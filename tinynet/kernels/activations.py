@@ -1,4 +1,4 @@
-"""Kernels that treat each element by itself: the rows of the page of calculus, dropout, copies."""
+"""Elementwise kernels: the rules of the derivative table, dropout, copies."""
 
 import functools
 from types import FunctionType
@@ -7,27 +7,27 @@ import numba
 import numpy as np
 
 from .backend.compiled import INTERPRETED, SAME_ORDER, STAMP, jit, kernel, prange, span
-from .backend.math32 import row
+from .backend.math32 import compiled_rule
 
 
-def row_chunk(y, x):
+def value_chunk(y, x):
     for i in range(x.size):
         y[i] = f(x[i])  # noqa: F821  (f is given when the chunk is compiled)
 
 
-def row_kernel(y, x, parts):
+def value_kernel(y, x, parts):
     """y[i] = f(x[i])"""
     for part in prange(parts):
         lo, hi = span(x.size, part, parts)
         chunk(y[lo:hi], x[lo:hi])  # noqa: F821
 
 
-def slope_chunk(dx, g, x, y):
+def derivative_chunk(dx, g, x, y):
     for i in range(x.size):
-        dx[i] = g[i] * slope(x[i], y[i])  # noqa: F821
+        dx[i] = g[i] * derivative(x[i], y[i])  # noqa: F821
 
 
-def slope_kernel(dx, g, x, y, parts):
+def derivative_kernel(dx, g, x, y, parts):
     """dx[i] = g[i] · ∂y/∂x at (x[i], y[i])"""
     for part in prange(parts):
         lo, hi = span(x.size, part, parts)
@@ -36,27 +36,27 @@ def slope_kernel(dx, g, x, y, parts):
 
 @functools.cache
 def unary(name):
-    """The kernel (y, x) of a row with one operand: y = f(x), all 1-D."""
-    chunk = jit(row_chunk, name=f"{name}_chunk", math=SAME_ORDER, f=row(name))
-    return kernel(row_kernel, name=name, math=SAME_ORDER, chunk=chunk)
+    """The kernel (y, x) of a rule with one operand: y = f(x), all 1-D."""
+    chunk = jit(value_chunk, name=f"{name}_chunk", math=SAME_ORDER, f=compiled_rule(name))
+    return kernel(value_kernel, name=name, math=SAME_ORDER, chunk=chunk)
 
 
 @functools.cache
 def unary_backward(name):
-    """The kernel (dx, g, x, y) of a row with one operand: dx = g · ∂y/∂x, all 1-D."""
-    chunk = jit(slope_chunk, name=f"{name}_backward_chunk", math=SAME_ORDER, slope=row(name, 0))
-    return kernel(slope_kernel, name=f"{name}_backward", math=SAME_ORDER, chunk=chunk)
+    """The kernel (dx, g, x, y) of a rule with one operand: dx = g · ∂y/∂x, all 1-D."""
+    chunk = jit(derivative_chunk, name=f"{name}_backward_chunk", math=SAME_ORDER, derivative=compiled_rule(name, 0))
+    return kernel(derivative_kernel, name=f"{name}_backward", math=SAME_ORDER, chunk=chunk)
 
 
-def share(g, a, b, y):
-    return g * slope(a, b, y)  # noqa: F821
+def product(g, a, b, y):
+    return g * derivative(a, b, y)  # noqa: F821
 
 
 @functools.cache
 def binary_backward(name, i):
-    """The ufunc (g, a, b, y, out) of a row with two operands: out = g · ∂y/∂(operand i). It broadcasts."""
-    function = FunctionType(share.__code__, {"slope": row(name, i)}, f"{name}_{i}_backward")
-    function.__module__, function.__qualname__ = __name__, f"share_{name.encode().hex()}_{i}_{STAMP}"
+    """The ufunc (g, a, b, y, out) of a rule with two operands: out = g · ∂y/∂(operand i). It broadcasts."""
+    function = FunctionType(product.__code__, {"derivative": compiled_rule(name, i)}, f"{name}_{i}_backward")
+    function.__module__, function.__qualname__ = __name__, f"product_{name.encode().hex()}_{i}_{STAMP}"
     if INTERPRETED:
         ufunc = np.frompyfunc(function, 4, 1)
         return lambda g, a, b, y, out: np.copyto(out, ufunc(g, a, b, y), casting="unsafe")

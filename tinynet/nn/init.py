@@ -9,12 +9,14 @@ import numpy as np
 
 from ..errors import check_choice, check_number, describe
 from ..tensors import Generator, Tensor
-from .module import assign
+from ..value import Value
+from .module import assign, is_values
 
 
 def fill(name, tensor, draw):
     """Write the array draw(shape) into the weight."""
-    if not isinstance(tensor, (Tensor, np.ndarray)):
+    if not isinstance(tensor, (Tensor, np.ndarray)) or is_values(tensor) and not all(
+            isinstance(v, Value) for v in tensor.flat):
         raise TypeError(f"{name}: expected a Parameter, got {describe(tensor)}")
     assign(tensor, draw(tuple(tensor.shape)))
     return tensor

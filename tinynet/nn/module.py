@@ -258,7 +258,7 @@ class Module:
                 expected = copy_array(x)
                 try:
                     arrays[path] = np.asarray(copy_array(state[path]), dtype=expected.dtype)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise TypeError(f"load_state_dict: expected {path} to be an array of numbers, got "
                                     f"{describe(state[path])}") from None
                 if arrays[path].shape != expected.shape:
@@ -323,7 +323,10 @@ def as_input(layer, x, features, weight):
 
 def check_sizes(layer, **sizes):
     """The sizes, each a positive integer, as a list."""
-    return [check_positive_int(type(layer).__name__, name, n) for name, n in sizes.items()]
+    checked = [check_positive_int(type(layer).__name__, name, n) for name, n in sizes.items()]
+    if max(checked) >= 2**31:
+        raise ValueError(f"{type(layer).__name__}: expected sizes below 2**31, got {describe(max(checked))}")
+    return checked
 
 
 def check_probability(layer, name, p):
@@ -446,8 +449,10 @@ class ModuleList(Sequential):
         raise TypeError("ModuleList: a list of modules cannot be called; call its modules")
 
 
-class ModuleDict(Module):
+class ModuleDict(Module, Mapping):
     """Modules by name, whose parameters are registered: ModuleDict({"a": …})["a"], or `.a`."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def __init__(self, modules=()):
         self.update(modules)
@@ -465,20 +470,11 @@ class ModuleDict(Module):
             raise KeyError(f"ModuleDict: there is no {describe(name)}; it has {', '.join(modules) or 'no modules'}")
         return modules[name]
 
-    def keys(self):
-        return dict(self.named_children()).keys()
-
-    def values(self):
-        return dict(self.named_children()).values()
-
-    def items(self):
-        return dict(self.named_children()).items()
-
     def __len__(self):
         return len(self.children())
 
     def __iter__(self):
-        return iter(self.keys())
+        return iter(dict(self.named_children()))
 
     def forward(self, *inputs):
         raise TypeError("ModuleDict: a dict of modules cannot be called; call its modules")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import kernels
-from ..errors import check_bool, check_number, describe, is_number
+from ..errors import check_bool, check_number, describe
 from ..graph import mode
 from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array
@@ -69,7 +69,7 @@ def clip_grad_value_(parameters, clip_value):
 
 def check_limit(function, name, x):
     """x as a float ≥ 0, which may be infinite."""
-    return math.inf if is_number(x) and float(x) == math.inf else float(check_number(function, name, x, 0))
+    return math.inf if isinstance(x, float) and x == math.inf else float(check_number(function, name, x, 0))
 
 
 def with_gradients(name, parameters):

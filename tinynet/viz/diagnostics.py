@@ -14,6 +14,7 @@ import re
 
 from ..graph import topological
 from ..value import RULES, Rule, Value
+from .formulas import activation_of
 from .labels import Models, data_of, extent, grad_of, names, numeral, one_line
 
 SATURATED = 1e-3  # a tanh or sigmoid whose derivative is below this passes almost no gradient
@@ -207,12 +208,13 @@ def dead_or_saturated(order, roots, known, name):
             neurons = {}
             for node in layer:
                 neurons.setdefault(frozenset(x for x in sources_of(node) if x in known) or (node,), []).append(node)
-            dead = [(neuron_name(neuron, known) or name[samples[0]], samples) for neuron, samples in neurons.items()
-                    if len(samples) >= MANY and closed.issuperset(samples)]
+            dead = {neuron_name(neuron, known) or name[samples[0]]: samples for neuron, samples in neurons.items()
+                    if len(samples) >= MANY and closed.issuperset(samples)}
             if dead:
-                where = f"for all {len(dead[0][1]):,} samples"
-                text = sentence_of(first.op.name, each_of([neuron for neuron, _ in dead]), where)
-                found.append((dead[0][1][0], text))
+                called, samples = list(dead), next(iter(dead.values()))
+                more = f" and {len(called) - 8:,} more" if len(called) > 8 else ""
+                subject = called[0] if len(called) == 1 else f"each of {', '.join(called[:8])}{more}"
+                found.append((samples[0], sentence_of(first.op.name, subject, f"for all {len(samples):,} samples")))
     return found
 
 
@@ -220,7 +222,7 @@ def dead_or_saturated_units(order, name):
     """The same for arrays: units, along the last axis, that are closed for all samples."""
     found = []
     for node in order:
-        kind = getattr(node.op, "activation", None) or getattr(node.op, "name", "")
+        kind = activation_of(node.op) or getattr(node.op, "name", "")
         y = data_of(node)
         if not node.inputs or kind not in ACTIVATIONS or not y.size:
             continue
@@ -244,21 +246,6 @@ def neuron_name(neuron, known):
     """layers.0[3], after the parameters that it was computed from; "" where they have no such names."""
     path, _, index = min((known[x] for x in neuron if x in known), default="").partition("[")
     return f"{path.rpartition('.')[0]}[{index.strip(']').split(',')[0]}]" if index else ""
-
-
-def each_of(called, most=8):
-    """Several neurons as one subject.
-
-    >>> each_of(["layers.0[3]"]), each_of(["layers.0[5]", "layers.0[14]"]), each_of(["v1", "v2", "v3"], most=2)
-    ('layers.0[3]', 'each of layers.0[5, 14]', 'each of v1, v2 and 1 more')
-    """
-    if len(called) == 1:
-        return called[0]
-    more = f" and {len(called) - most:,} more" if len(called) > most else ""
-    parts = [text.rstrip("]").rpartition("[") for text in called]
-    if len({stem for stem, _, _ in parts}) == 1 and parts[0][0]:
-        return f"each of {parts[0][0]}[{', '.join(index for *_, index in parts[:most])}]{more}"
-    return f"each of {', '.join(called[:most])}{more}"
 
 
 def sources_of(node):

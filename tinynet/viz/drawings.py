@@ -15,9 +15,8 @@ the deeper the colour, the larger the gradient relative to the largest one in th
 parameters a double one, constants a dashed one, outputs a heavy one. A grey box stands for all that a layer
 computed, however often it was called. ⚠ marks what `diagnose` has found; the sentences stand beneath the picture.
 
-The file reads downward: what to draw comes from `scenes`; here it becomes DOT, Graphviz lays it out, and the SVG that
-Graphviz wrote is given its style sheet and its text alternative. The light colours are attributes of the SVG, so any
-viewer shows them; the dark ones are rules of a style sheet for `prefers-color-scheme: dark`.
+What to draw comes from `scenes`; here it becomes DOT, Graphviz lays it out, and the SVG gets its text alternative and a
+style sheet with the dark colours; the light ones are attributes of the SVG, so that any viewer shows them.
 """
 
 import functools
@@ -67,8 +66,13 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
 
     derivatives   write on each edge: local derivative × upstream gradient = contribution to the gradient
     depth         fold layers into one box each: 0 the whole model, 1 its layers, 2 the layers inside those, …
-    focus         what stays open in a folded picture: a node; "layers.1", a layer; "layers.1[3]", a neuron of it (a
-                  head, where it is attention); 7, a sample; (7, "layers.1[3]"), a neuron in a sample
+    focus         what stays open in a folded picture, by path and index (from 0):
+                  a node               it, and what its layer computed on the way to it
+                  "layers.1"           one call of that layer
+                  "layers.1[3]"        one neuron: output 3, and what the layer computed on the way to it; one head,
+                                       where the layer is attention; "layers.1[7, 3]" in sample 7 of a batch
+                  7                    one sample: what depends on it alone, by neuron or by layer where it is much
+                  (7, "layers.1[3]")   that neuron in that sample
     direction     "LR", left to right, or "TB", top to bottom
     fused         False opens every fused operation of a Tensor graph into its reference implementation
     limit         a larger graph is folded by default, with a warning
@@ -79,8 +83,6 @@ def draw(what, input_shape=None, *, derivatives=False, depth=None, focus=None, d
     """
     check_choice("draw", "direction", direction, ("LR", "TB"))
     check_int("draw", "limit", limit, least=1)
-    if depth is not None:
-        check_int("draw", "depth", depth, least=0)
     view = graph_view(what, input_shape, derivatives, depth, focus, limit, fused)
     if view.notes and depth is None and focus is None and input_shape is None:
         warnings.warn(view.notes[0], stacklevel=2)
@@ -253,11 +255,7 @@ def text_width(text, size=SIZE):
     return size * sum(map(em, text))
 
 
-def inches(points):
-    return f"{points / 72:.3f}"
-
-
-# ------------------------------------------------------------------------------------------------------------ Graphviz
+inches = lambda points: f"{points / 72:.3f}"
 
 
 def layout(source, format):

@@ -32,7 +32,7 @@ from ..graph import topological
 from ..value import CONSTANT, Value
 from .diagnostics import contributions, diagnose
 from .formulas import filled, operation, written, written_case
-from .labels import DIGITS, atom, data_of, names, numeral, shape_text
+from .labels import DIGITS, atom, data_of, is_node, names, numeral, shape_text
 
 
 def explain(root, limit=100):
@@ -49,7 +49,7 @@ def explain(root, limit=100):
 
 def check_node(function, x):
     """TypeError where x is not a node of a graph."""
-    if not (hasattr(x, "inputs") and hasattr(x, "op")):
+    if not is_node(x):
         raise TypeError(f"{function}: expected a Value or a Tensor, got {type(x).__name__} {str(x)[:40]!r}")
 
 

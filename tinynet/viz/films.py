@@ -16,9 +16,6 @@ With `fit` it is a callback, which is called after each epoch:
 
     history = fit(model, loader, criterion, optimizer, epochs=100, callbacks=Recorder(model, x, y))
     film(history).save("run.html")
-
-The file reads downward: what is recorded, how it is packed so that a page stays light, the page, and a single frame as
-a picture.
 """
 
 import base64
@@ -183,38 +180,28 @@ def attention_maps(output):
 # ---------------------------------------------------------------------------------------------------------- packing
 
 
-class Pack:
-    """Arrays over time as bytes that compress well: integers, and of those the change since the frame before."""
-
-    def __init__(self):
-        self.pieces, self.size = [], 0
-
-    def add(self, frames, dtype, scale):
-        """Keep frames (time, …) / scale as integers; returns where they are, for the page."""
-        stack = np.asarray(frames)
-        limit = np.iinfo(dtype).max
-        codes = np.rint(np.clip(np.nan_to_num(stack / scale), -1.0, 1.0) * limit).astype(dtype)
-        change = np.diff(codes, axis=0, prepend=np.zeros_like(codes[:1]))  # wraps around, and back again on the page
-        pad = -self.size % 2
-        self.pieces += [b"\0" * pad, change.astype(f"<{np.dtype(dtype).str[1:]}").tobytes()]
-        about = {"at": self.size + pad, "bits": 8 * codes.itemsize, "shape": list(stack.shape[1:])}
-        self.size += pad + change.nbytes
-        return about
-
-    def text(self):
-        return base64.b64encode(zlib.compress(b"".join(self.pieces))).decode()
-
-
 def packed(history):
-    """(what the page reads as JSON, the arrays as text)"""
-    frames, pack = history.frames, Pack()
+    """(what the page reads as JSON, the arrays over time as text)
+
+    The arrays are bytes that compress well: integers, and of those the change since the frame before.
+    """
+    frames, data = history.frames, bytearray()
+
+    def pack(stack, dtype, scale=1.0):
+        """Keep an array (time, …) / scale as integers; returns where they are, for the page."""
+        codes = np.rint(np.clip(np.nan_to_num(stack / scale), -1.0, 1.0) * np.iinfo(dtype).max).astype(dtype)
+        change = np.diff(codes, axis=0, prepend=np.zeros_like(codes[:1]))  # wraps around, and back again on the page
+        data.extend(b"\0" * (len(data) % 2))
+        about = {"at": len(data), "bits": 8 * codes.itemsize, "shape": list(stack.shape[1:])}
+        data.extend(change.astype(np.dtype(dtype).newbyteorder("<")).tobytes())
+        return about
 
     def stacks(kind, dtype, scale=None):
         """{name: where its array over time is} for the arrays of one kind."""
         found = {}
         for name, first in frames[-1].get(kind, {}).items():
             stack = np.stack([np.asarray(frame.get(kind, {}).get(name, np.zeros_like(first))) for frame in frames])
-            found[name] = pack.add(stack, dtype, scale or float(np.nanmax(np.abs(stack))) or 1.0)
+            found[name] = pack(stack, dtype, scale or float(np.nanmax(np.abs(stack))) or 1.0)
         return found
 
     about = {"steps": [frame["step"] for frame in frames], "loss": [json_number(frame["loss"]) for frame in frames],
@@ -224,11 +211,11 @@ def packed(history):
              "neurons": stacks("neurons", np.int8), "attention": stacks("attention", np.int8, 1.0)}
     if "decision" in frames[-1]:
         codes, about["classes"] = decision_codes(history)
-        about["decision"] = pack.add(codes, np.int8, 1.0)
+        about["decision"] = pack(codes, np.int8)
         about["extent"] = history.extent
         about["points"] = [[json_number(z) for z in row] for row in history.x[:1000]]
         about["labels"] = None if history.y is None else classes_of(history.y[:1000])
-    return about, pack.text()
+    return about, base64.b64encode(zlib.compress(data)).decode()
 
 
 def json_number(x):

@@ -173,19 +173,7 @@ Focus = namedtuple("Focus", "open apart part head", defaults=({}, {}, None))
 
 
 def focused(focus, order, roots, models, depth, limit):
-    """What `focus` opens, as a `Focus`.
-
-    a node               it, and what the layer that made it computed on the way to it
-    "layers.1"           one call of that layer
-    "layers.1[3]"        one neuron: output 3 of that layer, and what the layer computed on the way to it
-    "layers.1[7, 3]"     the same where the layer was called on a batch: sample 7
-    "attention[2]"       one head, where the layer has several (`num_heads`): what belongs to head 2 and to no other
-    7                    one sample: all that depends on call 7 of the model (or on row 7, where it was called on a
-                         batch) but on no other sample; by neuron, or by layer, where one by one would be too many
-    (7, "layers.1[3]")   both: that neuron in that sample
-
-    Samples, rows, outputs and heads count from 0. Raises ValueError where there is no such thing.
-    """
+    """What `focus` opens, as a `Focus`; see `drawings.draw`. Raises ValueError where there is no such thing."""
     if hasattr(focus, "inputs"):
         if focus not in set(order):
             raise ValueError("draw: the node in focus is not part of this graph")

@@ -9,6 +9,11 @@ MINUS = "−"  # the typographic minus, as wide as a plus
 DIGITS = (4, 5, 6, 7, 8, 10, 12, 14, 17)  # significant digits: the first of these that makes a line come out right
 
 
+def is_node(x):
+    """Whether x is a node of a graph: a Value or a Tensor."""
+    return hasattr(x, "inputs") and hasattr(x, "op") and not isinstance(x, type)
+
+
 def data_of(node):
     """The float of a Value, the array of a Tensor."""
     return node.data if isinstance(node, Value) else node._data
@@ -17,9 +22,6 @@ def data_of(node):
 def grad_of(node):
     """Its gradient, or None."""
     return node.grad if isinstance(node, Value) else node._grad
-
-
-# ----------------------------------------------------------------------------------------------------------- numerals
 
 
 def numeral(x, digits=4):
@@ -75,9 +77,6 @@ def extent(numbers, text=figure):
 
 def shape_text(shape):
     return str(tuple(int(n) for n in shape))
-
-
-# -------------------------------------------------------------------------------------------------------------- names
 
 
 def clean(text):

@@ -2,22 +2,25 @@
 
 The mathematical library's own functions are called one number at a time, five to ten times slower. Errors here are a
 few units in the last place (below 3e-7 relative); NaN and ±∞ behave as in IEEE 754; results below 2e-38 may be zero.
-The rows of the page of calculus stay the definition: `row(name)` is the row's own code, compiled with these functions
-and with its constants in single precision, on float32 numbers, and with Python's `math` on float64.
+The derivative table stays the definition: `compiled_rule(name)` is the code of the rule itself, compiled on float32
+with these functions and constants in single precision, on float64 with Python's math.
 
 Sources: Cody and Waite, Software Manual for the Elementary Functions (1980); Moshier, Cephes (1989); musl's logf (from
 Sun's fdlibm, 1993); Juffa's erf (2014).
 """
 
+import dis
+import functools
 import math
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from ...value import RULES
+from ... import value
+from ...value import RULES, Rule
 from .compiled import INTERPRETED, SAME_ORDER, jit
 
 f32 = np.float32
@@ -183,15 +186,10 @@ def gelu(x):
 
 
 @exact
-def gelu_slope(x, y):
+def gelu_derivative(x, y):
     """Φ(x) + x Φ'(x), where Φ(x) = y / x."""
     far = x > f32(1e-30) or x < f32(-1e-30)
     return (y / (x if far else ONE) if far else HALF) + x * f32(0.39894228) * bell(x)
-
-
-@jit(math=SAME_ORDER, cache=False)
-def double_sigmoid(x):
-    return 1.0 / (1.0 + math.exp(-x))
 
 
 @intrinsic
@@ -208,73 +206,78 @@ def vector_maximum(typing, a, b):
 maximum = np.maximum if INTERPRETED else vector_maximum
 
 
-def module(name, **functions):
-    found = ModuleType(name)
-    vars(found).update(functions)
-    return found
+# -------------------------------------------------------------------------------- the rules of the derivative table
+
+def copied(module, **functions):
+    """A copy of a module with other functions of these names."""
+    copy = ModuleType(module.__name__)
+    vars(copy).update(vars(module), **functions)
+    return copy
 
 
-SINGLE = module("math32", exp=exp, log=log, log1p=log1p, tanh=tanh, erf=erf, sqrt=math.sqrt, sin=math.sin,
-                cos=math.cos, pow=math.pow, nan=NAN)
-# Without a compiler NumPy's functions serve both, because Python's `math` raises where IEEE 754 says ∞ or NaN.
-PLAIN = module("plain", exp=np.exp, log=np.log, log1p=np.log1p, tanh=np.tanh, erf=math.erf, sqrt=np.sqrt, sin=np.sin,
-               cos=np.cos, pow=np.power, nan=math.nan)
-# Forms of a row that have no branch, or share work: (name, derivative) -> function, the derivative None for the value.
-VECTORS = {("sigmoid", None): sigmoid, ("gelu", None): gelu, ("gelu", 0): gelu_slope}
+SINGLE = copied(math, exp=exp, log=log, log1p=log1p, tanh=tanh, erf=erf, nan=NAN)
+# Without a compiler NumPy's functions serve both precisions: Python's math raises where IEEE 754 says ∞ or NaN.
+DOUBLE = math if not INTERPRETED else copied(math, exp=np.exp, log=np.log, log1p=np.log1p, tanh=np.tanh, sqrt=np.sqrt,
+                                             sin=np.sin, cos=np.cos, pow=np.power)
+# Single-precision forms that have no branch, or reuse y.
+FAST = {RULES["sigmoid"].value: sigmoid, RULES["gelu"].value: gelu, RULES["gelu"].derivatives[0]: gelu_derivative}
 
 
-def compiled_row(function, library, sigmoid, constant):
-    """A function of the page of calculus, its own code, with the given library and its constants made `constant`."""
-    code = function.__code__
-    constants = tuple(constant(c) if isinstance(c, float) else c for c in code.co_consts)
-    names = {"math": library, "abs": abs, "sigmoid": sigmoid,
-             **{name: getattr(library, name) for name in ("exp", "log", "sin", "cos", "erf")}}
-    return jit(FunctionType(code.replace(co_consts=constants), names, code.co_name), math=SAME_ORDER, cache=False)
+@functools.cache
+def compiled_function(f):
+    """The plain Python function f of floats, for use inside kernels.
 
-
-def either(single, double, operands):
-    """A function for kernels: `single` on float32 numbers, `double` on float64."""
+    On float32 it uses the functions of this file and constants in single precision, on float64 Python's math. The
+    functions and rules that f calls are compiled as well.
+    """
+    if f in made or not isinstance(f, FunctionType):  # Numba knows it
+        return f
     if INTERPRETED:
-        return double
+        return translated(f, DOUBLE, float)
 
-    def one(x):
-        raise NotImplementedError
+    def function(*operands):
+        raise NotImplementedError("only for use inside kernels")
 
-    def two(x, y):
-        raise NotImplementedError
+    def choose(*operands):
+        if types.float32 not in operands:
+            return translated(f, DOUBLE, float)
+        return FAST[f].py_func if f in FAST else translated(f, SINGLE, f32)
 
-    def three(x, y, z):
-        raise NotImplementedError
-
-    if operands == 1:
-        overload(one)(lambda x: (lambda x: single(x)) if x == types.float32 else (lambda x: double(x)))
-        return one
-    if operands == 2:
-        overload(two)(lambda x, y: (lambda x, y: single(x, y)) if x == types.float32 else (lambda x, y: double(x, y)))
-        return two
-    overload(three)(lambda x, y, z: (lambda x, y, z: single(x, y, z)) if x == types.float32
-                    else (lambda x, y, z: double(x, y, z)))
-    return three
+    overload(function, strict=False, jit_options=OPTIONS)(choose)
+    made.add(function)
+    return function
 
 
-made = {}
+made = set()
+# 1/0 is ∞ and 0/0 is NaN, as in all kernels; inlined, so that the loops around it vectorise.
+OPTIONS = {"error_model": "numpy", "fastmath": SAME_ORDER, "forceinline": True}
 
 
-def row(name, derivative=None):
-    """The row's value, or its derivative number `derivative` (whose last operand is y), for use inside kernels."""
-    if (name, derivative) not in made:
-        rule = RULES[name]
-        function = rule.value if derivative is None else rule.derivatives[derivative]
-        library = PLAIN if INTERPRETED else math
-        single = VECTORS.get((name, derivative)) or compiled_row(function, SINGLE, sigmoid, f32)
-        double = compiled_row(function, library, double_sigmoid, float)
-        made[name, derivative] = either(single, double, function.__code__.co_argcount)
-    return made[name, derivative]
+def translated(f, module, real):
+    """f with the functions of `module` instead of math's, and its constants converted by `real`."""
+    def replaced(x):
+        if isinstance(x, float):
+            return real(x)
+        if isinstance(x, (Rule, FunctionType)):
+            return compiled_function(x.value if isinstance(x, Rule) else x)
+        if x is value:
+            return copied(value, **{name: compiled_function(y.value) for name, y in vars(value).items()
+                                    if isinstance(y, Rule)})
+        return module if x is math else x
+
+    used = {step.argval for step in dis.get_instructions(f) if step.opname == "LOAD_GLOBAL"}
+    names = {name: replaced(x) if name in used else x for name, x in f.__globals__.items()}
+    constants, defaults = (tuple(map(replaced, xs or ())) for xs in (f.__code__.co_consts, f.__defaults__))
+    closure = tuple(CellType(replaced(cell.cell_contents)) for cell in f.__closure__ or ())
+    return FunctionType(f.__code__.replace(co_consts=constants), names, f.__name__, defaults, closure)
 
 
-exp_of, log_of, log1p_of, sigmoid_of = (
-    either(single, double, 1) for single, double in (
-        (exp, np.exp if INTERPRETED else jit(lambda x: math.exp(x), name="exp64")),
-        (log, np.log if INTERPRETED else jit(lambda x: math.log(x), name="log64")),
-        (log1p, np.log1p if INTERPRETED else jit(lambda x: math.log1p(x), name="log1p64")),
-        (sigmoid, double_sigmoid)))
+def compiled_rule(name, derivative=None):
+    """The value of a rule, or its derivative number `derivative` (whose last operand is y), for use inside kernels."""
+    rule = RULES[name]
+    return compiled_function(rule.value if derivative is None else rule.derivatives[derivative])
+
+
+row = compiled_rule
+exp_of, log_of, sigmoid_of = map(compiled_rule, ("exp", "log", "sigmoid"))
+log1p_of = compiled_function(lambda x: math.log1p(x))

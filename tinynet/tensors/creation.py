@@ -25,7 +25,7 @@ def device(name: str | None) -> str:
     >>> zeros(2, device=device("cpu")).tolist()
     [0.0, 0.0]
     """
-    if name not in (None, "cpu", "tensor"):
+    if name is not None and not (isinstance(name, str) and name in ("cpu", "tensor")):
         raise ValueError(f'device: tensors are on the "cpu", got {describe(name)}')
     return "cpu"
 

@@ -40,6 +40,7 @@ CHUNK = 10000  # calls in one process
 SECONDS = 10
 ROOT = Path(__file__).parents[1]
 ALLOWED = (TypeError, ValueError, IndexError, KeyError, OSError, MemoryError)
+OF_NUMBA = re.compile("numba|nopython|no matching definition", re.IGNORECASE)
 F = nn.functional
 
 
@@ -500,8 +501,8 @@ def attempt(target, text):
         return f"no end after {SECONDS} seconds of computing", "hang"
     except BaseException as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        right = isinstance(error, ALLOWED) and str(error) and not re.search("(?i)numba|nopython|no matching def", str(error))
-        if not right and not raised_by_junk(error):
+        allowed = isinstance(error, ALLOWED) and str(error) and not OF_NUMBA.search(str(error))
+        if not allowed and not raised_by_junk(error):
             return f"{type(error).__name__}: {error}"[:300], where(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -219,7 +219,7 @@ def test_captured_steps_equal_eager_ones(kind):
             return loss, norm, last[1] if kind == "LSTM" else last
 
         run, data = capture(step) if captured else step, np.random.default_rng(3)
-        return [[x.data.copy() for x in run(Tensor(data.normal(size=(4, 5, 3)).astype(np.float32)),
+        return [[x.detach().numpy().copy() for x in run(Tensor(data.normal(size=(4, 5, 3)).astype(np.float32)),
                                             Tensor(data.integers(0, 2, 4)))] for _ in range(12)]
 
     eager, replayed = train(False), train(True)

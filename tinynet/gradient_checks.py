@@ -40,8 +40,8 @@ def gradcheck(fn, inputs, eps=1e-6, atol=1e-9, rtol=1e-6, directions=8, seed=0):
         check_int("gradcheck", "seed", seed, 0)
     inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     leaves = [Leaf(f"input {i}", x) for i, x in enumerate(inputs)]
-    if hasattr(fn, "slots"):
-        leaves += [Leaf(path, x) for path, _, _, x in fn.slots()]
+    if hasattr(fn, "named_arrays"):
+        leaves += [Leaf(path, x) for path, _, _, x in fn.named_arrays()]
     leaves = [leaf for leaf in leaves if leaf.indices]
     if not leaves:
         raise ValueError("gradcheck: none of the inputs requires a gradient")

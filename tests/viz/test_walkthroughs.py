@@ -478,7 +478,7 @@ def test_a_graph_of_arrays_is_told_by_shapes_and_sizes(opened):
         page.press("ArrowRight")
         there.append(sentence(page))
     assert there == told
-    size = float(np.sqrt(np.mean(model.layers[0].weight.grad.astype(float) ** 2)))
+    size = float(np.sqrt(np.mean(np.asarray(model.layers[0].weight.grad, float) ** 2)))
     label, = (box for box in boxes(page) if box.startswith("parameter layers.0.weight, "))
     assert float(re.search(r"grad rms (\S+)", label)[1]) == pytest.approx(size, rel=1e-3)
     shapes = page.run("[...document.querySelectorAll('.sheet.wide .edge text')].map(label => label.textContent.trim())")

@@ -17,7 +17,7 @@ def pair(name, what, x, least):
     both = tuple(x) if isinstance(x, (tuple, list)) else (x, x)
     if len(both) != 2:
         raise ValueError(f"{name}: expected {what} to be an integer or a tuple of two, got {x!r}")
-    return tuple([n if type(n) is int and n >= least else check_int(name, what, n, least) for n in both])
+    return tuple([n if type(n) is int and least <= n < 2**31 else check_int(name, what, n, least, 2**31) for n in both])
 
 
 def as_images(name, x):

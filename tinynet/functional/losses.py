@@ -11,7 +11,6 @@ from .activations import log_softmax, softplus
 from .dense import check_indices, check_range
 from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, detach, fused_by
 
-
 INT64 = np.dtype(np.int64)
 
 
@@ -57,14 +56,10 @@ def loss_of_pairs(kernel, kernel_backward, x, t, reduction, target_vjp):
     return y, vjps
 
 
-def negative(y, x):
-    np.negative(x, y)
-
-
 def fused_mse_loss(input, target, reduction):
     """∂/∂input = 2 (input - target), over n for the mean; ∂/∂target = -∂/∂input."""
     return loss_of_pairs(kernels.losses.mse, kernels.losses.mse_backward, input, target, reduction,
-                         lambda g, x, dx, factor: compute(negative, [dx], dx)[0])
+                         lambda g, x, dx, factor: compute(lambda dt, dx: np.negative(dx, dt), [dx], dx)[0])
 
 
 @fused_by(fused_mse_loss)
@@ -94,7 +89,6 @@ def fused_cross_entropy(logits, target, reduction, ignore_index):
     mean = reduction == "mean"
     launch(kernels.losses.cross_entropy, y.ravel(), probabilities, contiguous(logits), target, ignore_index, mean)
     launch(check_targets, target, logits.shape[1], ignore_index, "cross_entropy", y)
-
     return y, lambda g, needs: compute(kernels.losses.cross_entropy_backward, [logits], contiguous(g).ravel(),
                                        probabilities, target, ignore_index, mean)
 
@@ -144,7 +138,8 @@ def nll_loss(input, target, reduction="mean", ignore_index=-100):
 def of_classes(name, input, target, reduction, ignore_index):
     """The arguments of a loss of class indices, validated, as (n, classes) and (n) int64."""
     check_reduction(name, reduction)
-    ignore_index = ignore_index if type(ignore_index) is int else check_int(name, "ignore_index", ignore_index)
+    if ignore_index != -100:
+        ignore_index = check_int(name, "ignore_index", ignore_index, -2**63, 2**63 - 1)
     input, target = as_operand(input), as_numpy(target)
     check_floats(name, input)
     check_indices(name, "targets", target)
@@ -203,17 +198,15 @@ def check_probabilities(name, p):
         raise ValueError(f"{name}: expected probabilities from 0 to 1 (of a sigmoid), got {p[wrong].flat[0]}")
 
 
-def logits_target_vjp(g, x, dx, factor):
-    dt = empty_array(dx.shape, dx.dtype)
-    launch(np.multiply, g, x, dt.ravel())
-    launch(np.multiply, dt, -factor, dt)
-    return dt
-
-
 def fused_binary_cross_entropy_with_logits(input, target, reduction):
     """∂/∂x = sigmoid(x) - target, ∂/∂target = -x, over n for the mean."""
     return loss_of_pairs(kernels.losses.bce_with_logits, kernels.losses.bce_with_logits_backward, input, target,
-                         reduction, logits_target_vjp)
+                         reduction, lambda g, x, dx, factor: compute(write_products, [dx], g, x, -factor)[0])
+
+
+def write_products(y, g, x, factor):
+    np.multiply(g, x, y.reshape(-1))
+    np.multiply(y, factor, y)
 
 
 @fused_by(fused_binary_cross_entropy_with_logits)

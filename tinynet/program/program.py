@@ -78,12 +78,13 @@ class Program:
         self.ends = np.array([index[y] for y in self.outputs])
         self.columns = np.array([index[x] for x in self.inputs], np.int64)
         self.reached = np.array([i for i, x in enumerate(self.parameters) if x in index], np.int64)
-        self.weights = np.array([index[self.parameters[i]] for i in self.reached], np.int64)
+        self.trained = [self.parameters[i] for i in self.reached.tolist()]  # those that get a gradient
+        self.weights = np.array([index[x] for x in self.trained], np.int64)
 
         constant = opcode < 0
         constant[self.columns] = constant[self.weights] = False
         constant = np.flatnonzero(constant)
-        self.constants = [order[i].data for i in constant.tolist()]
+        self.constants = np.array([order[i].data for i in constant.tolist()])
         scalar = np.full(len(order), -1)  # the parameters first, then the constants
         scalar[self.weights] = self.reached
         scalar[constant] = len(self.parameters) + np.arange(len(constant))
@@ -115,8 +116,7 @@ class Program:
         with self.lock:
             results, input_gradients, gradients = self._plan(True, inputs).run(self, batch)
             self.latest = batch
-        for i in self.reached.tolist():
-            p, g = self.parameters[i], float(gradients[i]) / len(batch)
+        for p, g in zip(self.trained, (gradients[self.reached] / len(batch)).tolist()):
             p.grad = g if p.grad is None else p.grad + g
         loss = float(results.sum()) / len(batch)
         return (loss, input_gradients / len(batch)) if inputs else loss
@@ -190,6 +190,7 @@ class Plan:
         self.start = (2 * self.scalars + 15) // 16 * 16  # the vector registers follow the scalars and their gradients
         self.once, self.once_backward = self.located(once, 0), self.located(once_backward, 0)
         self.inputs, self.outputs = register[program.columns], register[program.ends]
+        self.fixed = [(j, -1 - r) for j, r in enumerate(self.outputs.tolist()) if r < 0]  # outputs without inputs
         self.input_gradients = gradient[program.columns[:len(program.columns) * input_gradients]]
         self.seed = gradient[program.ends[:training]]
         self.registers = int(free[1])
@@ -235,14 +236,16 @@ class Plan:
         memory, n = self.memory, self.scalars
         results = np.empty((len(batch), len(self.outputs)), self.dtype)
         input_gradients = np.empty((len(batch), len(self.input_gradients)), self.dtype)
-        leaves = [p.data for p in program.parameters] + program.constants
-        memory[0, :len(leaves)] = leaves
+        weights, leaves = len(program.parameters), len(program.parameters) + len(program.constants)
+        memory[0, :weights] = [p.data for p in program.parameters]
+        memory[0, weights:leaves] = program.constants
         run_code(self.once, self.table, memory[0], 1)
-        memory[1:, :n] = memory[0, :n]
-        run = run_threads if len(memory) > 1 else run_threads.serial
+        run = run_threads.serial
+        if len(memory) > 1:
+            run, memory[1:, :n] = run_threads, memory[0, :n]
         run(batch, self.width, self.lanes, memory, *self.code, results, input_gradients, self.totals)
-        for j in np.flatnonzero(self.outputs < 0):  # an output that depends on no input
-            results[:, j] = memory[0, -1 - self.outputs[j]]
+        for j, u in self.fixed:
+            results[:, j] = memory[0, u]
         gradients = self.totals.sum(axis=0)
         if len(self.once_backward):
             memory[0, n:2 * n] = gradients

@@ -49,6 +49,7 @@ from .operations import Layout as Layout
 from .operations import unbroadcast as unbroadcast
 from .operations import where as where
 from .random import Generator as Generator
+from .random import check_generator as check_generator
 from .random import manual_seed as manual_seed
 from .random import random_normal as random_normal
 from .random import random_uniform as random_uniform

@@ -17,12 +17,12 @@ import math
 import operator
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..errors import check_bool, describe
+from ..errors import check_bool, describe, is_number
 from ..graph import ANOMALY, Scope, chain_rule, layer_path, mode, report_anomaly
 from ..kernels import launch
 from ..value import Value
@@ -45,7 +45,7 @@ class Op:
     """
 
     name: str = ""
-    definition: tuple | None = None
+    definition: tuple[Any, ...] | None = None
     is_view = False  # whether the result may share the memory of the input
     tensor: type[Tensor]  # the class of results, which methods.py sets where it is complete
 
@@ -128,8 +128,8 @@ def check_versions(op: Op, y: Tensor, xs: Sequence[Tensor]) -> None:
         if x._version is not None and x._version.changed > op.made:
             i = next((i for i, one in enumerate(xs) if one is x), None)
             what = "the result" if x is y else "what selects" if i is None else f"input {i}"
-            raise ValueError(f"backward: {what} of {op.name}{layer_path(y.scope)} was changed after it was used, and the "
-                             "gradient would be wrong; compute the loss again, or change a clone()")
+            raise ValueError(f"backward: {what} of {op.name}{layer_path(y.scope)} was changed after it was used, and "
+                             "the gradient would be wrong; compute the loss again, or change a clone()")
 
 
 # -------------------------------------------------------------------------------------------------------- anomaly mode
@@ -178,7 +178,7 @@ class Node:
         self._grad, self.requires_grad, self.label = None, bool(requires_grad), label
         self.op, self.inputs, self.scope, self.retains = None, (), mode.scope, False
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, dict[str, Any]]:
         names = {*Node.__slots__} - {"_grad_tensor", "__weakref__"}
         return getattr(self, "__dict__", None), {name: getattr(self, name) for name in names}
 
@@ -320,7 +320,7 @@ class Node:
         """The same memory as a leaf that takes no gradient."""
         return leaf(self._data, self.label, version_of(self))
 
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Ask for gradients, in place."""
         if check_bool("requires_grad_", "requires_grad", requires_grad) and self.dtype not in FLOATS:
             raise TypeError(f"requires_grad_: only float tensors take gradients, this one is {self.dtype}")
@@ -345,7 +345,7 @@ class Node:
             if seed.shape != self.shape:
                 raise ValueError(f"backward: gradient has shape {seed.shape}, this tensor {self.shape}")
             seed = seed.astype(self.dtype, copy=False)
-        return chain_rule(self, seed, add=added, create_graph=True)
+        return chain_rule(self, seed, add=added, create_graph=True)  # type: ignore[arg-type]
 
     def backward(self, gradient: Any = None, retain_graph: Any = None) -> None:
         """Add d self / d leaf to the `grad` of every leaf that requires it. The graph is always retained."""
@@ -362,7 +362,8 @@ class Node:
 
     def _check_vjp(self, g: np.ndarray) -> None:
         """See `detect_anomaly`: `g` is the gradient that this node's operation computes for one of its inputs."""
-        launch(watch, f"backward of {self.op.name}", self.scope, g, [])
+        name = self.op.name if self.op is not None else ""
+        launch(watch, f"backward of {name}", self.scope, g, [])
 
 
 ONE = {dtype: np.ones(1, dtype) for dtype in FLOATS}  # the gradient of a loss for itself; nobody writes into it
@@ -436,7 +437,7 @@ def as_array(data: Any) -> np.ndarray:
 def as_tensor(x: Any, like: Any = None) -> Tensor:
     """x as a Tensor; a Python number takes the dtype of the tensor beside it."""
     if isinstance(x, Node):
-        return x
+        return x  # type: ignore[return-value]
     if isinstance(x, int) and not -(2**63) <= x < 2**63:
         x = float(x) if abs(x) < 2**1023 else math.inf
     if isinstance(x, (bool, int, float)) and isinstance(like, Node):
@@ -449,3 +450,15 @@ def as_tensor(x: Any, like: Any = None) -> Tensor:
     if isinstance(x, (str, Value)) or x is None:
         raise TypeError(f"expected a tensor or a number, got {describe(x)}")
     return leaf(as_array(x))
+
+
+def is_operand(x: Any) -> bool:
+    """Whether x is a Tensor, or numbers that may become one."""
+    return isinstance(x, (Node, np.ndarray, list, tuple)) or is_number(x) and not isinstance(x, Value)
+
+
+def operand(name: str, x: Any, like: Any) -> Tensor:
+    """x as a Tensor beside another one; TypeError where it is no number."""
+    if not is_operand(x):
+        raise TypeError(f"{name}: expected a tensor or a number, got {describe(x)}")
+    return as_tensor(x, like)

@@ -70,7 +70,8 @@ def constant(name: str, shape: Any, number: Any, dtype: Any, requires_grad: bool
     return Tensor(array, requires_grad)
 
 
-def drawn(name: str, shape: Any, fill: Callable, dtype: Any, requires_grad: bool, device: Any, generator: Any) -> Tensor:
+def drawn(name: str, shape: Any, fill: Callable[..., None], dtype: Any, requires_grad: bool, device: Any,
+          generator: Any) -> Tensor:
     array = allocate(name, shape, dtype, device)
     if array.dtype not in FLOATS:
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
@@ -91,7 +92,8 @@ def zeros(*shape: Shape, dtype: DTypeLike = np.float32, requires_grad: bool = Fa
     return constant("zeros", shape, 0, dtype, requires_grad, device)
 
 
-def ones(*shape: Shape, dtype: DTypeLike = np.float32, requires_grad: bool = False, device: str | None = None) -> Tensor:
+def ones(*shape: Shape, dtype: DTypeLike = np.float32, requires_grad: bool = False,
+         device: str | None = None) -> Tensor:
     """Ones in that shape."""
     return constant("ones", shape, 1, dtype, requires_grad, device)
 

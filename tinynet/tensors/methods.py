@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import check_bool, check_int, check_number, check_positive_int, describe, is_int, is_number
-from ..graph import mode
 from ..kernels import launch
-from ..value import RULES, Value
-from .core import Node, Op, as_array, as_tensor, bump_version, leaf
+from ..value import RULES
+from .core import Op, as_tensor, is_operand, leaf, operand
+from .inplace import InPlace, Operand
 from .memory import FLOATS, contiguous, copied, empty_array
 from .operations import (
     Binary,
@@ -31,25 +31,20 @@ from .operations import (
     axes_of,
     broadcast_shape,
     common_dtype,
-    is_slice,
     one_axis,
-    part,
-    put,
     reduced_shape,
     unbroadcast,
     where,
     without_tensors,
 )
-from .random import Generator
 
-Operand = Union["Tensor", np.ndarray, float]
-Axis = Union[int, Sequence[int], None]
-Shape = Union[int, Sequence[int]]
+Axis = int | Sequence[int] | None
+Shape = int | Sequence[int]
 
 # What NumPy's functions do with Tensors; numpy_functions.py says it.
-UFUNCS: dict[Any, Callable] = {}
-FUNCTIONS: dict[Any, Callable] = {}
-PREDICATES: set = set()  # functions that read arrays, whatever gradients flow
+UFUNCS: dict[Any, Callable[..., Any]] = {}
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+PREDICATES: set[Any] = set()  # functions that read arrays, whatever gradients flow
 
 
 class Pair(NamedTuple):
@@ -74,18 +69,6 @@ def binary(name: str, a: Any, b: Any) -> Tensor:
             return NotImplemented
         a = as_tensor(a, b)
     return Binary(RULES[name])(a, b)
-
-
-def is_operand(x: Any) -> bool:
-    """Whether x is a Tensor, or numbers that may become one."""
-    return isinstance(x, (Tensor, np.ndarray, list, tuple)) or is_number(x) and not isinstance(x, Value)
-
-
-def operand(name: str, x: Any, like: Tensor) -> Tensor:
-    """x as a Tensor beside another one; TypeError where it is no number."""
-    if not is_operand(x):
-        raise TypeError(f"{name}: expected a tensor or a number, got {describe(x)}")
-    return as_tensor(x, like)
 
 
 def compare(ufunc: Any, a: Tensor, b: Any) -> Tensor:
@@ -148,10 +131,6 @@ def into_order(out: np.ndarray, x: np.ndarray, axis: int, descending: bool) -> N
     out[...] = np.take(np.flip(order, axis) if descending else order, range(out.shape[axis]), axis)
 
 
-def into_random(out: np.ndarray, draw: str, a: float, b: float) -> None:
-    np.copyto(out, getattr(Generator.stream, draw)(a, b, out.shape), "same_kind")
-
-
 def shape_of(name: str, shape: Any) -> tuple[int, ...]:
     """reshape(2, 3), reshape((2, 3)) and reshape([2, 3]) are one call."""
     shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
@@ -171,7 +150,7 @@ def as_arrays(x: Any) -> Any:
     return type(x)(map(as_arrays, x)) if type(x) in (list, tuple) else np.asarray(x) if isinstance(x, Tensor) else x
 
 
-class Tensor(Node):
+class Tensor(InPlace):
     """An array in a graph. Make one with `tensor`, `zeros`, `randn`, …
 
     data           the same memory as a Tensor that takes no gradient
@@ -243,6 +222,8 @@ class Tensor(Node):
         for name, x in (("min", min), ("max", max)):
             if x is not None and not is_number(x):
                 raise TypeError(f"clip: expected {name} to be a number, got {describe(x)}")
+            if isinstance(x, int) and abs(x) >= 2**63:
+                raise ValueError(f"clip: expected {name} to be below 2**63, got {describe(x)}")
         return Clip(without_tensors(min), without_tensors(max))(self)
 
     def masked_fill(self, mask: Operand, value: float) -> Tensor:
@@ -350,7 +331,8 @@ class Tensor(Node):
 
     def _reduce_bools(self, ufunc: Any, name: str, axis: Any, keepdims: bool) -> Tensor:
         axes = axes_of(name, axis, self.ndim)
-        y = empty_array(tuple(1 if i in axes else n for i, n in enumerate(self.shape) if keepdims or i not in axes), bool)
+        shape = tuple(1 if i in axes else n for i, n in enumerate(self.shape) if keepdims or i not in axes)
+        y = empty_array(shape, bool)
         launch(ufunc.reduce, self._data, axes, np.dtype(bool), y, keepdims)
         return leaf(y)
 
@@ -368,7 +350,8 @@ class Tensor(Node):
         if shape.count(-1) > 1 or min(shape, default=0) < -1 or not fits:
             raise ValueError(f"reshape: {count} elements of shape {self.shape} do not fit {shape}")
         shape = tuple((count // rest if rest else 0) if n == -1 else n for n in shape)
-        return Layout("reshape", lambda x: contiguous(x).reshape(shape), lambda g, x: contiguous(g).reshape(x.shape))(self)
+        return Layout("reshape", lambda x: contiguous(x).reshape(shape),
+                      lambda g, x: contiguous(g).reshape(x.shape))(self)
 
     def view(self, *shape: Shape) -> Tensor:
         """reshape, under PyTorch's name."""
@@ -456,7 +439,8 @@ class Tensor(Node):
     def _triangle(self, mask: Any, diagonal: int) -> Tensor:
         if self.ndim < 2:
             raise ValueError(f"{mask.__name__}: expected a matrix, got shape {self.shape}")
-        diagonal = check_int(mask.__name__, "diagonal", diagonal)
+        rows, columns = self.shape[-2:]
+        diagonal = max(-rows, min(check_int(mask.__name__, "diagonal", diagonal), columns))
         return where(leaf(mask(np.ones(self.shape[-2:], bool), diagonal)), self, 0)
 
     # ------------------------------------------------------------------------------------------------------ indexing
@@ -468,19 +452,6 @@ class Tensor(Node):
 
     def __getitem__(self, key: Any) -> Tensor:
         return Index(key)(self)
-
-    def __setitem__(self, key: Any, value: Operand) -> None:
-        of = mode.grad_enabled and isinstance(value, Tensor) and value.requires_grad
-        if of or self.inputs or (self.requires_grad and mode.grad_enabled):
-            raise ValueError(f"assignment {'of' if of else 'to a part of'} a tensor that takes gradients: build the "
-                             "result with where, cat or stack instead, or assign under no_grad")
-        key = without_tensors(key)
-        value = value._data if isinstance(value, Tensor) else np.asarray(value, dtype=self.dtype)
-        if is_slice(key):
-            launch(np.copyto, part(self._data, key), value)
-        else:
-            launch(put, self._data, key, value)
-        bump_version(self)
 
     def gather(self, dim: int, index: Operand) -> Tensor:
         """The elements at indices along `dim`; index is shaped as self but there: y[i, j] = self[i, index[i, j]] for
@@ -532,101 +503,6 @@ class Tensor(Node):
         """`chunks` parts of equal length along `dim`, the last one perhaps shorter; see `split`."""
         chunks, axis = check_positive_int("chunk", "chunks", chunks), one_axis("chunk", dim, self.ndim)
         return self.split(max(1, math.ceil(self.shape[axis] / chunks)), axis)
-
-    # ------------------------------------------------------------------------------------------------------ in place
-
-    def __iadd__(self, other: Operand) -> Tensor: return self._operate_in_place("+=", np.add, other)
-    def __isub__(self, other: Operand) -> Tensor: return self._operate_in_place("-=", np.subtract, other)
-    def __imul__(self, other: Operand) -> Tensor: return self._operate_in_place("*=", np.multiply, other)
-    def __itruediv__(self, other: Operand) -> Tensor: return self._operate_in_place("/=", np.divide, other)
-
-    def _operate_in_place(self, name: str, ufunc: Any, other: Any) -> Tensor:
-        """x += y where no gradient flows; else NotImplemented, and so Python computes x = x + y."""
-        if not is_operand(other):
-            return NotImplemented
-        other = as_tensor(other, self)
-        if self.inputs or mode.grad_enabled and other.requires_grad and not self.requires_grad:
-            return NotImplemented
-        return self._change(name, ufunc, other)
-
-    def _change(self, name: str, ufunc: Any, other: Tensor) -> Tensor:
-        self._check_changeable(name, other)
-        x, y = self._data, other._data
-        if broadcast_shape(name, x.shape, y.shape) != x.shape:
-            raise ValueError(f"{name}: shape {y.shape} does not fit into {x.shape}")
-        if not np.can_cast(ufunc.resolve_dtypes((x.dtype, y.dtype, None))[2], x.dtype, "same_kind"):
-            raise TypeError(f"{name}: the result is no {x.dtype}; convert the tensor with .float()")
-        launch(ufunc, x, y, x)
-        bump_version(self)
-        return self
-
-    def _check_changeable(self, name: str, other: Tensor | None = None) -> None:
-        """Raise where a gradient would be wrong or lost if this tensor were changed."""
-        if self.inputs or self.requires_grad and mode.grad_enabled:
-            what = "the result of a graph" if self.inputs else "a leaf that takes gradients"
-            how = "work on .detach().clone()" if self.inputs else "do it under no_grad()"
-            raise ValueError(f"{name}: {what} is not changed in place, its gradient would be wrong; {how}, or make a "
-                             "new tensor")
-        if other is not None and other.requires_grad and mode.grad_enabled:
-            raise ValueError(f"{name}: a tensor that takes gradients would lose them here; write x = x + y, or detach it")
-        if not self._data.flags.writeable:
-            raise ValueError(f"{name}: this tensor repeats elements that it shares (expand); call .clone() first")
-
-    def _write(self, name: str, kernel: Any, *args: Any) -> Tensor:
-        self._check_changeable(name)
-        launch(kernel, self._data, *args)
-        bump_version(self)
-        return self
-
-    def add_(self, other: Operand, alpha: float = 1) -> Tensor:
-        """Add alpha · other, in place."""
-        other = operand("add_", other, self)
-        alpha = check_number("add_", "alpha", alpha)
-        return self._change("add_", np.add, other if alpha == 1 else other * alpha)
-
-    def sub_(self, other: Operand, alpha: float = 1) -> Tensor:
-        """Subtract alpha · other, in place."""
-        other = operand("sub_", other, self)
-        alpha = check_number("sub_", "alpha", alpha)
-        return self._change("sub_", np.subtract, other if alpha == 1 else other * alpha)
-
-    def mul_(self, other: Operand) -> Tensor:
-        """Multiply by other, in place."""
-        return self._change("mul_", np.multiply, operand("mul_", other, self))
-
-    def div_(self, other: Operand) -> Tensor:
-        """Divide by other, in place."""
-        return self._change("div_", np.divide, operand("div_", other, self))
-
-    def copy_(self, other: Operand) -> Tensor:
-        """Write the elements of another tensor or array, which broadcasts to this one."""
-        other = operand("copy_", other, self)
-        self._check_changeable("copy_", other)
-        return self._write("copy_", np.copyto, other._data, "same_kind")
-
-    def fill_(self, value: float) -> Tensor:
-        """Write one number everywhere."""
-        if not is_number(value):
-            raise TypeError(f"fill_: expected value to be a number, got {describe(value)}")
-        return self.copy_(value)
-
-    def zero_(self) -> Tensor:
-        """Write 0 everywhere."""
-        return self._write("zero_", np.copyto, 0)
-
-    def clamp_(self, min: float | None = None, max: float | None = None) -> Tensor:
-        """min where an element is below it, max where above, in place."""
-        return self.copy_(self.detach().clip(min, max))
-
-    def normal_(self, mean: float = 0.0, std: float = 1.0) -> Tensor:
-        """Fill with normally distributed numbers."""
-        mean, std = check_number("normal_", "mean", mean), check_number("normal_", "std", std, 0)
-        return self._write("normal_", into_random, "normal", float(mean), float(std))
-
-    def uniform_(self, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Fill with uniformly distributed numbers from [low, high)."""
-        low, high = check_number("uniform_", "low", low), check_number("uniform_", "high", high)
-        return self._write("uniform_", into_random, "uniform", float(low), float(high))
 
     # --------------------------------------------------------------------------------------------------------- NumPy
 

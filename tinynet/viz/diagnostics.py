@@ -14,6 +14,7 @@ import re
 
 from ..graph import topological
 from ..value import RULES, Rule, Value
+from .formulas import activation_of
 from .labels import Models, data_of, extent, grad_of, names, numeral, one_line
 
 SATURATED = 1e-3  # a tanh or sigmoid whose derivative is below this passes almost no gradient
@@ -221,7 +222,7 @@ def dead_or_saturated_units(order, name):
     """The same for arrays: units, along the last axis, that are closed for all samples."""
     found = []
     for node in order:
-        kind = getattr(node.op, "activation", None) or getattr(node.op, "name", "")
+        kind = activation_of(node.op) or getattr(node.op, "name", "")
         y = data_of(node)
         if not node.inputs or kind not in ACTIVATIONS or not y.size:
             continue

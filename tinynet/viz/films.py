@@ -16,9 +16,6 @@ With `fit` it is a callback, which is called after each epoch:
 
     history = fit(model, loader, criterion, optimizer, epochs=100, callbacks=Recorder(model, x, y))
     film(history).save("run.html")
-
-The file reads downward: what is recorded, how it is packed so that a page stays light, the page, and a single frame as
-a picture.
 """
 
 import base64

@@ -32,7 +32,7 @@ def is_number(x):
 
 
 def is_finite(x):
-    """Whether a number is finite as a float: 10**400 is not."""
+    """Whether a number is neither nan nor infinite, nor an int beyond float64."""
     try:
         return abs(float(x)) < float("inf")
     except OverflowError:

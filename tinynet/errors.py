@@ -32,7 +32,7 @@ def is_number(x):
 
 
 def is_finite(x):
-    """Whether a number is finite as a float: 10**400 is not."""
+    """Whether a number is neither nan nor infinite, nor an int beyond float64."""
     try:
         return abs(float(x)) < float("inf")
     except OverflowError:
@@ -40,15 +40,15 @@ def is_finite(x):
 
 
 def check_int(function, name, x, least=None, most=None):
-    """x as an int of 64 bits; TypeError where it is no integer, ValueError where it is below `least` or above `most`."""
+    """x as an int; TypeError where it is no integer, ValueError where it is not from `least` to `most`, or 64 bits."""
     names = {None: "an integer", 0: "a non-negative integer", 1: "a positive integer"}
     kind = names.get(least, f"an integer ≥ {least}")
     if not is_int(x):
         raise TypeError(f"{function}: expected {name} to be {kind}, got {describe(x)}")
     x = operator.index(x)
-    bound = 2**63 - 1 if most is None else most
-    if least is not None and x < least or x > bound or x < -bound - 1:
-        kind += "" if most is None and abs(x) <= bound else f", at most {bound}"
+    lowest, highest = -(2**63) if least is None else least, 2**63 - 1 if most is None else most
+    if not lowest <= x <= highest:
+        kind += f", at most {highest}" if most is not None or x > highest else ""
         raise ValueError(f"{function}: expected {name} to be {kind}, got {describe(x)}")
     return x
 

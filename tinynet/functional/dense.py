@@ -92,7 +92,7 @@ def embedding(indices, weight):
     On the scalar engine an index may also be a one-hot row of Values, (…, entries). The result is then their product
     with the table, so that a compiled program takes other indices with each sample.
     """
-    indices = as_numpy(indices)
+    indices, weight = as_numpy(indices), as_operand(weight)
     if indices.dtype == object and indices.size and all(isinstance(v, Value) for v in indices.flat):
         if isinstance(weight, Tensor) or not indices.ndim or indices.shape[-1] != len(weight):
             raise ValueError(f"embedding: rows of Values, of shape {indices.shape}, are for a table of "
@@ -100,7 +100,6 @@ def embedding(indices, weight):
                              + " of tensors" * isinstance(weight, Tensor))
         return indices @ weight
     check_indices("embedding", "indices", indices)
-    weight = as_operand(weight)
     if weight.ndim != 2 or not weight.shape[1]:
         raise ValueError(f"embedding: expected a table (entries, width), got shape {tuple(weight.shape)}")
     check_floats("embedding", weight)

@@ -222,6 +222,8 @@ class Tensor(InPlace):
         for name, x in (("min", min), ("max", max)):
             if x is not None and not is_number(x):
                 raise TypeError(f"clip: expected {name} to be a number, got {describe(x)}")
+            if isinstance(x, int) and abs(x) >= 2**63:
+                raise ValueError(f"clip: expected {name} to be below 2**63, got {describe(x)}")
         return Clip(without_tensors(min), without_tensors(max))(self)
 
     def masked_fill(self, mask: Operand, value: float) -> Tensor:
@@ -437,7 +439,8 @@ class Tensor(InPlace):
     def _triangle(self, mask: Any, diagonal: int) -> Tensor:
         if self.ndim < 2:
             raise ValueError(f"{mask.__name__}: expected a matrix, got shape {self.shape}")
-        diagonal = check_int(mask.__name__, "diagonal", diagonal)
+        rows, columns = self.shape[-2:]
+        diagonal = max(-rows, min(check_int(mask.__name__, "diagonal", diagonal), columns))
         return where(leaf(mask(np.ones(self.shape[-2:], bool), diagonal)), self, 0)
 
     # ------------------------------------------------------------------------------------------------------ indexing

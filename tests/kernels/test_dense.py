@@ -62,6 +62,7 @@ def gemm(c, a, b, ta, tb, alpha, beta):
     dense.gemm(c, a, b, ta, tb, alpha, beta)
 
 
+@pytest.mark.skipif(not dense.blas.found and not INTERPRETED, reason="no BLAS with 64-bit integers")
 @both_dtypes
 @pytest.mark.parametrize("m, n, k", [(1, 1, 1), (3, 16, 8), (9, 33, 17), (17, 8, 300), (64, 257, 130), (100, 300, 255),
                                      (400, 40, 513), (8, 50, 0), (1, 150, 37), (150, 1, 37), (1, 5, 0), (5, 1, 0)])

@@ -265,17 +265,20 @@ def column_sums(out, x, chunks):
     add_rows(out, sums)
 
 
-@jit
-def blocked_sum(x):
-    """The sum; blocks are added up in double precision, so that long sums keep their accuracy."""
+def blocked_form(x):
+    """Blocks are added up in double precision, so that long sums keep their accuracy."""
     s = 0.0
     for lo in range(0, x.size, 4096):
         block = x[lo:lo + 4096]
         partial = x.dtype.type(0)
         for i in range(block.size):
-            partial += block[i]
+            partial += term(block[i])  # noqa: F821
         s += partial
     return s
+
+
+blocked_sum = jit(blocked_form, name="blocked_sum", term=jit(lambda x: x, name="itself"))
+blocked_sum_of_squares = jit(blocked_form, name="blocked_sum_of_squares", term=jit(lambda x: x * x, name="square"))
 
 
 @kernel(measure=1, grain=65536)
@@ -288,22 +291,13 @@ def total(out, x, factor, chunks):
     out[0] = sums.sum() * factor
 
 
-@jit
-def squares(x):
-    s = x.dtype.type(0)
-    for i in range(x.size):
-        s += x[i] * x[i]
-    return s
-
-
 @kernel(measure=1, grain=65536)
 def total_of_squares(out, x, chunks):
-    """out[0] = Σᵢ x[i]²; blocks are added up in double precision."""
+    """out[0] = Σᵢ x[i]²"""
     sums = np.zeros(chunks)
     for chunk in prange(chunks):
         lo, hi = chunk_bounds(x.size, chunk, chunks)
-        for begin in range(lo, hi, 4096):
-            sums[chunk] += squares(x[begin:min(begin + 4096, hi)])
+        sums[chunk] = blocked_sum_of_squares(x[lo:hi])
     out[0] = sums.sum()
 
 

@@ -80,6 +80,7 @@ def minus(x, a, b):
 
 @jit
 def softmax_rows(y, x):
+    """y[i, j] = exp(x[i, j]) / Σₖ exp(x[i, k]), shifted by the row's maximum so that nothing overflows"""
     for i in range(x.shape[0]):
         p = y[i]
         _, s = shifted_exponentials(p, x[i])
@@ -88,17 +89,9 @@ def softmax_rows(y, x):
             p[j] *= inverse
 
 
-@kernel
-def softmax(y, x, chunks):
-    """y[i, j] = exp(x[i, j]) / Σₖ exp(x[i, k]), shifted by the row's maximum so that nothing overflows."""
-    if x.size:
-        for chunk in prange(chunks):
-            lo, hi = chunk_bounds(x.shape[0], chunk, chunks)
-            softmax_rows(y[lo:hi], x[lo:hi])
-
-
 @jit
 def softmax_backward_rows(dx, g, y):
+    """dx[i, j] = y[i, j] (g[i, j] - Σₖ g[i, k] y[i, k])"""
     for i in range(y.shape[0]):
         row, p, grad = dx[i], y[i], g[i]
         s = dot(grad, p)
@@ -106,17 +99,9 @@ def softmax_backward_rows(dx, g, y):
             row[j] = p[j] * (grad[j] - s)
 
 
-@kernel
-def softmax_backward(dx, g, y, chunks):
-    """dx[i, j] = y[i, j] (g[i, j] - Σₖ g[i, k] y[i, k])"""
-    if y.size:
-        for chunk in prange(chunks):
-            lo, hi = chunk_bounds(y.shape[0], chunk, chunks)
-            softmax_backward_rows(dx[lo:hi], g[lo:hi], y[lo:hi])
-
-
 @jit
 def log_softmax_rows(y, x):
+    """y[i, j] = x[i, j] - max - log Σₖ exp(x[i, k] - max)"""
     for i in range(x.shape[0]):
         row, out = x[i], y[i]
         m = largest(row)
@@ -125,17 +110,9 @@ def log_softmax_rows(y, x):
             out[j] = minus(row[j], m, shift)
 
 
-@kernel
-def log_softmax(y, x, chunks):
-    """y[i, j] = x[i, j] - max - log Σₖ exp(x[i, k] - max)"""
-    if x.size:
-        for chunk in prange(chunks):
-            lo, hi = chunk_bounds(x.shape[0], chunk, chunks)
-            log_softmax_rows(y[lo:hi], x[lo:hi])
-
-
 @jit
 def log_softmax_backward_rows(dx, g, y):
+    """dx[i, j] = g[i, j] - exp(y[i, j]) Σₖ g[i, k]"""
     for i in range(y.shape[0]):
         row, out, grad = y[i], dx[i], g[i]
         s = total(grad)
@@ -143,13 +120,24 @@ def log_softmax_backward_rows(dx, g, y):
             out[j] = grad[j] - exp_of(row[j]) * s
 
 
-@kernel
-def log_softmax_backward(dx, g, y, chunks):
-    """dx[i, j] = g[i, j] - exp(y[i, j]) Σₖ g[i, k]"""
+def forward_form(y, x, chunks):
+    if x.size:
+        for chunk in prange(chunks):
+            lo, hi = chunk_bounds(x.shape[0], chunk, chunks)
+            rows(y[lo:hi], x[lo:hi])  # noqa: F821
+
+
+def backward_form(dx, g, y, chunks):
     if y.size:
         for chunk in prange(chunks):
             lo, hi = chunk_bounds(y.shape[0], chunk, chunks)
-            log_softmax_backward_rows(dx[lo:hi], g[lo:hi], y[lo:hi])
+            rows(dx[lo:hi], g[lo:hi], y[lo:hi])  # noqa: F821
+
+
+softmax = kernel(forward_form, name="softmax", rows=softmax_rows)
+softmax_backward = kernel(backward_form, name="softmax_backward", rows=softmax_backward_rows)
+log_softmax = kernel(forward_form, name="log_softmax", rows=log_softmax_rows)
+log_softmax_backward = kernel(backward_form, name="log_softmax_backward", rows=log_softmax_backward_rows)
 
 
 # --------------------------------------------------------------------------------------------------------- layer norm

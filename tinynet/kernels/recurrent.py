@@ -21,7 +21,7 @@ from .backend.math32 import row
 from .backend.small_gemm import multiply, transpose_scaled
 from .normalization import add, put
 
-sigmoid, tanh = row("sigmoid"), row("tanh")
+tanh = row("tanh")
 sigmoid_derivative, tanh_derivative = row("sigmoid", 0), row("tanh", 0)
 
 
@@ -90,16 +90,9 @@ def rnn_backward(name):
 
 # --------------------------------------------------- the arithmetic of gates: in short loops, because these vectorise
 
-@jit
-def sigmoid_of_sum(y, a, x):
+def activate_sum(y, a, x):
     for j in range(y.size):
-        y[j] = sigmoid(a[j] + x[j])
-
-
-@jit
-def tanh_of_sum(y, a, x):
-    for j in range(y.size):
-        y[j] = tanh(a[j] + x[j])
+        y[j] = f(a[j] + x[j])  # noqa: F821
 
 
 @jit
@@ -126,17 +119,15 @@ def times(y, x):
         y[j] *= x[j]
 
 
-@jit
-def through_sigmoid(d, g, other, y):
-    """d = g · other · σ', for a gate of value y that was multiplied by `other`."""
+def through_activation(d, g, other, y):
+    """d = g · other · f', for a gate of value y = f(…) that was multiplied by `other`."""
     for j in range(d.size):
-        d[j] = g[j] * other[j] * sigmoid_derivative(y[j], y[j])
+        d[j] = g[j] * other[j] * derivative(y[j], y[j])  # noqa: F821
 
 
-@jit
-def through_tanh(d, g, other, y):
-    for j in range(d.size):
-        d[j] = g[j] * other[j] * tanh_derivative(y[j], y[j])
+sigmoid_of_sum, tanh_of_sum = (jit(activate_sum, name=f"{name}_of_sum", f=row(name)) for name in ("sigmoid", "tanh"))
+through_sigmoid, through_tanh = (jit(through_activation, name=f"through_{name}", derivative=row(name, 0))
+                                 for name in ("sigmoid", "tanh"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- LSTM

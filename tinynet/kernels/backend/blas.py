@@ -93,15 +93,7 @@ def compiled_gemm(c, a, b, ta, tb, alpha, beta):
                 real(alpha), a.ctypes, leading_dimension(a), b.ctypes, leading_dimension(b), real(beta), c.ctypes,
                 leading_dimension(c))
 
-    def loops(c, a, b, ta, tb, alpha, beta):
-        for i in range(c.shape[0]):
-            for j in range(c.shape[1]):
-                s = c[i, j] * beta if beta else c[i, j] * 0
-                for k in range(a.shape[0] if ta else a.shape[1]):
-                    s += alpha * (a[k, i] if ta else a[i, k]) * (b[j, k] if tb else b[k, j])
-                c[i, j] = s
-
-    return call if found else loops
+    return call
 
 
 # ------------------------------------------------------------------------------------------------ one thread at a time

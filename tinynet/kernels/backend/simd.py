@@ -1,9 +1,9 @@
 """The one vocabulary of vector instructions: numbers side by side in the processor's vector registers.
 
 A vector is a value like any other in compiled code: `load(a, i, None, 2)` reads from a[i] on as many numbers as two
-registers hold, `madd(s, x, w)` is s + x · w in each lane, `store(a, i, v, None)` writes. What the compiler is not asked
-to find out by itself (which sums stay in registers), it cannot miss: a product of matrices written so runs near the
-peak of the processor.
+registers hold, `plus(x, y)` adds lane by lane, `store(a, i, v, None)` writes. What the compiler is not asked to find
+out by itself (which sums stay in registers), it cannot miss: a product of matrices written so runs near the peak of the
+processor.
 
 Each instruction is given twice: as a NumPy function, its definition, which runs where nothing is compiled, and above it
 its type and its LLVM code. Nothing checks that an index lies inside the array. `n` is the number of elements that are
@@ -11,6 +11,7 @@ read or written, or None for all; what is not read is 0.
 """
 
 import inspect
+import math
 
 import numba
 import numpy as np
@@ -49,12 +50,9 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.ArrayType(register, kind.registers))
 
 
-def vector_of(a, registers):
-    return Vector(a.dtype, 8 * BYTES // a.dtype.bitwidth, registers.literal_value)
-
-
-def one_register(a):
-    return Vector(a.dtype, 8 * BYTES // a.dtype.bitwidth, 1)
+def vector_of(a, *factors):
+    """The type of a vector of numbers of the array; the number of its registers is the product of literals."""
+    return Vector(a.dtype, 8 * BYTES // a.dtype.bitwidth, math.prod(x.literal_value for x in factors))
 
 
 def count(n):
@@ -102,43 +100,38 @@ class Writer:
         return v
 
     def of(self, x, r):
-        """Register r of a vector; of one register, this; of a number, the number in each lane."""
-        if isinstance(x.type, ir.ArrayType):
-            return self.builder.extract_value(x, min(r, x.type.count - 1))
-        return self.broadcast(x)
+        """Register r of a vector; of a number, the number in each lane."""
+        return self.builder.extract_value(x, r) if isinstance(x.type, ir.ArrayType) else self.broadcast(x)
 
     def broadcast(self, x):
         kind = ir.VectorType(x.type, self.lanes)
         first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), x, i32(0))
         return self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes))
 
-    def address(self, array, i, offset=0):
-        """Of element i + offset of the array that is the instruction's first argument."""
-        data = self.context.make_array(self.signature.args[0])(self.context, self.builder, array).data
-        return self.builder.gep(data, [self.builder.add(i, i64(offset))])
+    def address(self, array, *terms):
+        """Of an element of the array, the instruction's first argument; its index is the sum of the terms. (Those that
+        do not change in a loop come first: they are added before it.)"""
+        pointer = self.context.make_array(self.signature.args[0])(self.context, self.builder, array).data
+        for i in terms:
+            pointer = self.builder.gep(pointer, [i])
+        return pointer
 
-    def register_address(self, array, i, r):
-        return self.builder.bitcast(self.address(array, i, r * self.lanes), self.register.as_pointer())
-
-    def indices(self, i, step, r=0):
-        """i, i + step, i + 2 step, …: one for each lane of register r."""
-        numbers = ir.Constant(ir.VectorType(i64, self.lanes), [r * self.lanes + l for l in range(self.lanes)])
-        return self.builder.add(self.broadcast(i), self.builder.mul(numbers, self.broadcast(step)))
-
-    def inside(self, indices, n):
-        """The mask of lanes with 0 ≤ index < n. (One comparison: taken as unsigned, negative numbers are huge.)"""
-        return self.builder.icmp_unsigned("<", indices, self.broadcast(n))
+    def register_address(self, array, r, *terms):
+        return self.builder.bitcast(self.address(array, *terms, i64(r * self.lanes)), self.register.as_pointer())
 
     def first(self, n, r):
         """The mask of register r for the first n elements, None for all."""
-        return None if n.type == self.context.get_value_type(void) else self.inside(self.indices(i64(0), i64(1), r), n)
+        if n.type == self.context.get_value_type(void):
+            return None
+        numbers = ir.Constant(ir.VectorType(i64, self.lanes), [r * self.lanes + l for l in range(self.lanes)])
+        return self.builder.icmp_signed("<", numbers, self.broadcast(n))
 
     def call(self, name, result, args, fastmath=()):
         function = self.builder.module.declare_intrinsic(name, fnty=ir.FunctionType(result, [x.type for x in args]))
         return self.builder.call(function, args, fastmath=fastmath)
 
     def suffix(self):
-        return f"v{self.lanes}{'f' if isinstance(self.real, (ir.FloatType, ir.DoubleType)) else 'i'}{8 * self.size}"
+        return f"v{self.lanes}f{8 * self.size}"
 
     def load(self, address, mask):
         if mask is None:
@@ -153,6 +146,11 @@ class Writer:
             self.call(f"llvm.masked.store.{self.suffix()}.p0", ir.VoidType(), [x, address, i32(self.size), mask])
 
 
+    def row_start(self, i, step, row, last):
+        row = self.builder.select(self.builder.icmp_signed("<", i64(row), last), i64(row), last)
+        return self.builder.add(i, self.builder.mul(row, step))
+
+
 # ---------------------------------------------------------------------------------------------- reading and writing
 
 @instruction(lambda a, registers: vector_of(a, registers)(a, registers),
@@ -161,14 +159,8 @@ def zero(a, registers):
     return np.zeros(registers * lanes(a), a.dtype)
 
 
-@instruction(lambda a, i: a.dtype(a, intp), lambda w, a, i: w.builder.load(w.address(a, i)))
-def element(a, i):
-    """Number i in memory, counted from the array's first: for arrays of any strides."""
-    return a[i]
-
-
 @instruction(lambda a, i, n, registers: vector_of(a, registers)(a, intp, count(n), registers),
-             lambda w, a, i, n, _: w.each(lambda r: w.load(w.register_address(a, i, r), w.first(n, r))))
+             lambda w, a, i, n, _: w.each(lambda r: w.load(w.register_address(a, r, i), w.first(n, r))))
 def load(a, i, n, registers):
     v = zero(a, registers)
     n = v.size if n is None else min(n, v.size)
@@ -178,7 +170,7 @@ def load(a, i, n, registers):
 
 def emit_store(w, a, i, v, n):
     for r in range(w.registers):
-        w.store(w.of(v, r), w.register_address(a, i, r), w.first(n, r))
+        w.store(w.of(v, r), w.register_address(a, r, i), w.first(n, r))
     return w.context.get_dummy_value()
 
 
@@ -188,23 +180,83 @@ def store(a, i, v, n):
     a[i:i + n] = v[:n]
 
 
+# ------------------------------------------------------------------------------------------------------------- tiles
+# A tile is the vector of a few rows of a matrix, one after another. Row r begins at element i + min(r, last) · step:
+# where the matrix ends before the tile, its last row is read again, and written once.
+
+def emit_load_rows(w, a, i, step, last, n, rows, _):
+    width = w.registers // w.signature.args[5].literal_value
+    return w.each(lambda r: w.load(
+        w.register_address(a, r % width, w.row_start(i, step, r // width, last)), w.first(n, r % width)))
+
+
+@instruction(lambda a, i, step, last, n, rows, width: vector_of(a, rows, width)(
+    a, intp, intp, intp, count(n), rows, width), emit_load_rows)
+def load_rows(a, i, step, last, n, rows, width):
+    """A tile of so many rows of `width` registers each."""
+    return np.concatenate([load(a, i + min(r, last) * step, n, width) for r in range(rows)])
+
+
+def emit_store_rows(w, a, i, step, last, n, v, _):
+    rows = w.signature.args[6].literal_value
+    width = w.registers // rows
+    for row in range(rows):
+        with w.builder.if_then(w.builder.icmp_signed("<=", i64(row), last)):
+            for r in range(width):
+                address = w.register_address(a, r, w.row_start(i, step, row, last))
+                w.store(w.of(v, row * width + r), address, w.first(n, r))
+    return w.context.get_dummy_value()
+
+
+@instruction(lambda a, i, step, last, n, v, rows: void(a, intp, intp, intp, count(n), v, rows), emit_store_rows)
+def store_rows(a, i, step, last, n, v, rows):
+    for r in range(min(rows, last + 1)):
+        store(a, i + r * step, v.reshape(rows, -1)[r], n)
+
+
+def emit_row_starts(w, i, step, last, _):
+    kind = w.signature.return_type
+    return w.context.make_tuple(w.builder, kind, [w.row_start(i, step, row, last) for row in range(kind.count)])
+
+
+@instruction(lambda i, step, last, rows: types.UniTuple(intp, rows.literal_value)(intp, intp, intp, rows),
+             emit_row_starts)
+def row_starts(i, step, last, rows):
+    """Where the rows begin, to be found out before a loop."""
+    return tuple(i + min(r, last) * step for r in range(rows))
+
+
+def emit_broadcast_rows(w, a, starts, i):
+    return w.each(lambda r: w.broadcast(w.builder.load(w.address(a, w.builder.extract_value(starts, r), i))))
+
+
+@instruction(lambda a, starts, i: Vector(a.dtype, 8 * BYTES // a.dtype.bitwidth, starts.count)(a, starts, intp),
+             emit_broadcast_rows)
+def broadcast_rows(a, starts, i):
+    """Element i of each row, in all lanes of one register each."""
+    return np.repeat([a[start + i] for start in starts], lanes(a))
+
+
 # -------------------------------------------------------------------------------------------------------- arithmetic
-
-CONTRACT = ("contract",)  # multiply and add in one rounding
-
-
-@instruction(lambda s, x, w: s(s, x, w if isinstance(w, Vector) else s.dtype),
-             lambda w, s, x, y: w.each(lambda r: w.builder.fadd(
-                 w.of(s, r), w.builder.fmul(w.of(x, r), w.of(y, r), flags=CONTRACT), flags=CONTRACT)))
-def madd(s, x, w):
-    """s + x · w, where w is a vector, one register for all of s and x, or a number"""
-    return s + x * (np.resize(w, x.size) if np.ndim(w) else w)
-
 
 @instruction(lambda x, y: x(x, y if isinstance(y, Vector) else x.dtype),
              lambda w, x, y: w.each(lambda r: w.builder.fadd(w.of(x, r), w.of(y, r))))
 def plus(x, y):
+    """x + y, where y is a vector or a number"""
     return x + y
+
+
+def emit_add_outer(w, s, x, y):
+    width, contract = x.type.count, ("contract",)  # multiply and add in one rounding
+    return w.each(lambda r: w.builder.fadd(
+        w.of(s, r), w.builder.fmul(w.of(x, r % width), w.of(y, r // width), flags=contract), flags=contract))
+
+
+@instruction(lambda s, x, y: s(s, x, y), emit_add_outer)
+def add_outer(s, x, y):
+    """A tile s with the products of each register of y (a row) and each of x (a column) added."""
+    registers = lambda v: v.reshape(-1, BYTES // v.itemsize)
+    return s + (registers(y)[:, None] * registers(x)).ravel()
 
 
 @instruction(lambda x, y, z: Vector(x.dtype, x.lanes, 3)(x, y, z),
@@ -214,77 +266,17 @@ def join(x, y, z):
     return np.concatenate([x, y, z])
 
 
-def emit_lane_sum(w, v, _):
-    register = w.of(v, w.signature.args[1].literal_value)
-    return w.call(f"llvm.vector.reduce.fadd.{w.suffix()}", w.real, [ir.Constant(w.real, 0.0), register], ("reassoc",))
+def emit_add_lane_sums(w, a, i, step, v, _):
+    width = w.signature.args[4].literal_value
+    for r in range(w.registers):
+        address = w.address(a, i, w.builder.mul(i64(r // width), step), i64(r % width))
+        s = w.call(f"llvm.vector.reduce.fadd.{w.suffix()}", w.real, [ir.Constant(w.real, 0), w.of(v, r)], ("reassoc",))
+        w.builder.store(w.builder.fadd(w.builder.load(address), s), address)
+    return w.context.get_dummy_value()
 
 
-@instruction(lambda v, r: v.dtype(v, r), emit_lane_sum)
-def lane_sum(v, r):
-    """The sum of register r."""
-    return v.reshape(-1, BYTES // v.itemsize)[r].sum()
-
-
-# ------------------------------------------------------------------------------- windows of a row: one register each
-
-def emit_gather(w, a, begin, i, step, n):
-    b, indices, first = w.builder, w.indices(i, step), w.address(a, begin)
-    addresses = b.add(w.broadcast(b.ptrtoint(first, i64)), b.mul(indices, w.broadcast(i64(w.size))))
-    pointers = b.inttoptr(addresses, ir.VectorType(first.type, w.lanes))
-    return w.each(lambda r: w.call(f"llvm.masked.gather.{w.suffix()}.v{w.lanes}p0", w.register, [
-        pointers, i32(w.size), w.inside(indices, n), ir.Constant(w.register, None)]))
-
-
-@instruction(lambda a, begin, i, step, n: one_register(a)(a, *[intp] * 4), emit_gather)
-def gather(a, begin, i, step, n):
-    """Lane l holds number i + l · step of the row a[begin], …, a[begin + n - 1], and 0 where that is outside."""
-    v = zero(a, 1)
-    for l in range(v.size):
-        if 0 <= i + l * step < n:
-            v[l] = a[begin + i + l * step]
-    return v
-
-
-@instruction(lambda a, begin, i, n: one_register(a)(a, *[intp] * 3), lambda w, a, begin, i, n: w.each(
-    lambda r: w.load(w.register_address(a, w.builder.add(begin, i), r), w.inside(w.indices(i, i64(1)), n))))
-def neighbours(a, begin, i, n):
-    """gather with a step of one: they are read at once."""
-    return gather(a, begin, i, 1, n)
-
-
-@instruction(lambda x, y: x(x, y), lambda w, x, y: w.each(lambda r: w.builder.shuffle_vector(
-    w.of(x, r), w.of(y, r), ir.Constant(ir.VectorType(i32, w.lanes), list(range(0, 2 * w.lanes, 2))))))
-def deinterleave(x, y):
-    """The lanes 0, 2, 4, … of x and then of y."""
-    return np.concatenate([x, y])[::2]
-
-
-def positions_of(v):
-    return Vector(types.int32, v.lanes, 1)
-
-
-@instruction(lambda v: positions_of(v)(v), lambda w, v: w.each(lambda r: ir.Constant(w.register, [-1] * w.lanes)))
-def no_positions(v):
-    """-1 in each lane: the positions of no maximum."""
-    return np.full(v.size, -1, np.int32)
-
-
-def emit_argmax_update(w, best, where, v, begin, i, step, n):
-    b, indices = w.builder, w.indices(i, step)
-    old_best, old_where, v = (b.extract_value(x, 0) for x in (best, where, v))
-    positions = b.trunc(b.add(indices, w.broadcast(begin)), old_where.type)
-    larger = b.or_(b.icmp_signed("<", old_where, ir.Constant(old_where.type, None)), b.fcmp_unordered("une", v, v))
-    larger = b.and_(b.or_(larger, b.fcmp_ordered(">", v, old_best)), w.inside(indices, n))
-    return w.context.make_tuple(b, w.signature.return_type, [
-        b.insert_value(best, b.select(larger, v, old_best), 0),
-        b.insert_value(where, b.select(larger, positions, old_where), 0)])
-
-
-@instruction(lambda best, where, v, begin, i, step, n: types.Tuple((best, where))(best, where, v, *[intp] * 4),
-             emit_argmax_update)
-def argmax_update(best, where, v, begin, i, step, n):
-    """(best, where) with v and its positions, begin + i + l · step, in the lanes inside the row (as in gather) where v
-    is larger, or not a number, or the first."""
-    index = i + np.arange(v.size) * step
-    larger = (0 <= index) & (index < n) & ((where < 0) | (v > best) | (v != v))
-    return np.where(larger, v, best), np.where(larger, begin + index, where).astype(np.int32)
+@instruction(lambda a, i, step, v, width: void(a, intp, intp, v, width), emit_add_lane_sums)
+def add_lane_sums(a, i, step, v, width):
+    """Add the sum of each register of a tile to the element of a in its row and column."""
+    for r, s in enumerate(v.reshape(-1, BYTES // v.itemsize).sum(1)):
+        a[i + r // width * step + r % width] += s

@@ -8,10 +8,9 @@ one head of attention are small, and lie in the cache anyway. (The technique: Go
 from numba.extending import overload
 
 from .compiled import jit
-from .simd import BYTES, element, lanes, load, madd, store, zero
+from .simd import BYTES, add_outer, broadcast_rows, lanes, load, load_rows, row_starts, store_rows, zero
 
-ROWS = 4  # of a tile
-WIDTH = 4 if BYTES == 64 else 2  # registers of a row of a tile: the sums fill half of those that the processor has
+ROWS, WIDTH = 8 if BYTES == 64 else 4, 2  # rows and registers of a tile: half of the registers that there are
 
 
 @jit
@@ -20,35 +19,19 @@ def stride(x):
     return x.strides[0] // x.itemsize
 
 
-def tile_of_registers(c, a, b, i, j, lo, hi, n, add):
-    """c[i:i + ROWS, j:j + n] = (or += where `add`) a[i:i + ROWS, lo:hi] b[lo:hi, j:j + n]
-
-    n is None for as many columns as the registers hold. A row that c does not have is computed as a copy of the last,
-    and not stored.
-    """
-    last, across = c.shape[0] - 1, a.strides[1] // a.itemsize
-    i1, i2, i3 = min(i + 1, last), min(i + 2, last), min(i + 3, last)
-    c0, c1, c2, c3 = i * stride(c) + j, i1 * stride(c) + j, i2 * stride(c) + j, i3 * stride(c) + j
-    a0, a1, a2, a3 = i * stride(a), i1 * stride(a), i2 * stride(a), i3 * stride(a)
-    if add:
-        s0, s1 = load(c, c0, n, registers), load(c, c1, n, registers)  # noqa: F821
-        s2, s3 = load(c, c2, n, registers), load(c, c3, n, registers)  # noqa: F821
-    else:
-        s0 = s1 = s2 = s3 = zero(c, registers)  # noqa: F821
+def tile_form(c, a, b, i, j, lo, hi, n, add):
+    """c[i:i + ROWS, j:j + n] = (or += where `add`) a[i:i + ROWS, lo:hi] b[lo:hi, j:j + n]; n is None
+    where the registers are full."""
+    at, last, next_column = i * stride(c) + j, c.shape[0] - 1 - i, a.strides[1] // a.itemsize
+    s = load_rows(c, at, stride(c), last, n, ROWS, width) if add else zero(c, size)  # noqa: F821
+    starts = row_starts(i * stride(a), stride(a), last, ROWS)
     for k in range(lo, hi):
-        x = load(b, k * stride(b) + j, n, registers)  # noqa: F821
-        s0, s1 = madd(s0, x, element(a, a0 + k * across)), madd(s1, x, element(a, a1 + k * across))
-        s2, s3 = madd(s2, x, element(a, a2 + k * across)), madd(s3, x, element(a, a3 + k * across))
-    store(c, c0, s0, n)
-    if i < last:
-        store(c, c1, s1, n)
-    if i + 1 < last:
-        store(c, c2, s2, n)
-    if i + 2 < last:
-        store(c, c3, s3, n)
+        x = load(b, k * stride(b) + j, n, width)  # noqa: F821
+        s = add_outer(s, x, broadcast_rows(a, starts, k * next_column))
+    store_rows(c, at, stride(c), last, n, s, ROWS)
 
 
-wide_tile, tile = (jit(tile_of_registers, name=f"tile_{registers}", registers=registers) for registers in (WIDTH, 1))
+wide_tile, tile = (jit(tile_form, name=f"tile_{width}", width=width, size=ROWS * width) for width in (WIDTH, 1))
 
 
 def tile_row(c, a, b, i, left, lo, hi, add):

@@ -328,15 +328,15 @@ def roots_of(what, input_shape=None):
         return run_on_zeros(what, input_shape)
     if input_shape is not None:
         raise TypeError(f"draw: input_shape is for a model, not for a {type(what).__name__}")
-    if isinstance(what, (list, tuple)) or hasattr(what, "tolist") and not hasattr(what, "inputs"):
-        items = list(what.flat) if hasattr(what, "flat") else list(what)
-        if not items:
+    if hasattr(what, "tolist") and not hasattr(what, "inputs"):
+        what = what.tolist()
+    if isinstance(what, (list, tuple)):
+        if not what:
             raise ValueError("draw: there is nothing in the list")
-        return [root for item in items for root in roots_of(item)]
+        return [root for item in what for root in roots_of(item)]
     if is_node(what):
         return [what]
-    raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module; "
-                    f"got {type(what).__name__} {str(what)[:40]!r}")
+    raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module, got {describe(what)}")
 
 
 def run_on_zeros(model, input_shape):
@@ -389,7 +389,8 @@ def graph_view(what, input_shape=None, derivatives=False, depth=None, focus=None
         focus_on = Focus(set()) if focus is None else focused(focus, order, roots, models, depth, limit)
         focus_on.open.update(opened)
         if len(focus_on.open) > limit:
-            raise ValueError(f"draw: focus={focus!r} opens {len(focus_on.open):,} nodes, more than limit={limit:,}")
+            raise ValueError(f"draw: focus={describe(focus)} opens {len(focus_on.open):,} nodes, more than limit="
+                             f"{limit:,}")
         if focus_on.head:
             cut_to_head(focus_on.open, *focus_on.head)
         folding = tightest(order, models, depth, focus_on, limit)

@@ -21,17 +21,17 @@ def describe(x: object) -> str:
     return text if len(text) <= 60 else text[:56] + " …"
 
 
-def is_int(x):
+def is_int(x: object) -> bool:
     """Whether x is one integer (an int, a NumPy integer, a tensor that holds one), and no bool."""
     return hasattr(x, "__index__") and not isinstance(x, (bool, type)) and getattr(x, "shape", ()) == ()
 
 
-def is_number(x):
+def is_number(x: object) -> bool:
     """Whether x is one real number, and no text or array."""
     return isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
 
 
-def is_finite(x):
+def is_finite(x) -> bool:
     """Whether a number is neither nan nor infinite, nor an int beyond float64."""
     try:
         return abs(float(x)) < float("inf")

@@ -7,8 +7,8 @@ objects, numbers of the other engine. It may
 
     return   without nan where all inputs were finite and within ±10⁴: losses, normalization, softmax and its kin,
              attention, optimizers, data preparation. (Elsewhere IEEE 754 says what comes out: log(-1) is nan.)
-    raise    TypeError, ValueError, IndexError, KeyError or OSError with a message that is no traceback of Numba's;
-             MemoryError where NumPy says for which shape
+    raise    TypeError, ValueError, IndexError, KeyError or OSError with a message that is no traceback of Numba's,
+             or NumPy's MemoryError with the shape that does not fit
 
 and may not raise anything else, crash the process, compute for ten seconds, take 4 GB, or leave the thread in another
 mode than before.
@@ -40,6 +40,7 @@ CHUNK = 10000  # calls in one process
 SECONDS = 10
 ROOT = Path(__file__).parents[1]
 ALLOWED = (TypeError, ValueError, IndexError, KeyError, OSError, MemoryError)
+OF_NUMBA = re.compile("numba|nopython|no matching definition", re.IGNORECASE)
 F = nn.functional
 
 
@@ -500,8 +501,8 @@ def attempt(target, text):
         return f"no end after {SECONDS} seconds of computing", "hang"
     except BaseException as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        right = isinstance(error, ALLOWED) and str(error) and not re.search("(?i)numba|nopython|no matching def", str(error))
-        if not right and not raised_by_junk(error):
+        allowed = isinstance(error, ALLOWED) and str(error) and not OF_NUMBA.search(str(error))
+        if not allowed and not raised_by_junk(error):
             return f"{type(error).__name__}: {error}"[:300], where(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -1,4 +1,4 @@
-"""Optimisers: both engines agree, and 100 steps follow PyTorch's trajectory."""
+"""Optimizers: both engines agree, and 100 steps follow PyTorch's trajectory."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def trajectory(name, settings, kind, steps=100):
         loss.backward()
         optimizer.step()
         schedule.step()
-        path.append([float(v) for v in p.flat] if kind == "scalar" else p.data.ravel().tolist())
+        path.append([float(v) for v in p.flat] if kind == "scalar" else p.detach().numpy().ravel().tolist())
     return np.array(path)
 
 
@@ -82,7 +82,7 @@ def test_schedules():
     assert rates == pytest.approx([1.0, 0.6 + 0.4 * np.sqrt(0.5), 0.6, 0.6 - 0.4 * np.sqrt(0.5), 0.2])
 
 
-def test_parameters_without_gradients_wait_with_their_own_count():
+def test_parameters_without_gradients_keep_their_own_count():
     def run(both_at):
         a, b = Tensor(np.array([1.0]), requires_grad=True), Tensor(np.array([1.0]), requires_grad=True)
         optimizer = optim.Adam([a, b], lr=0.1)
@@ -92,7 +92,7 @@ def test_parameters_without_gradients_wait_with_their_own_count():
             if t in both_at:
                 (b * b).sum().backward()
             optimizer.step()
-        return a.data[0], b.data[0], optimizer.state[b][0].t
+        return a[0].item(), b[0].item(), optimizer.state[b][0].t
 
     every = run({0, 1, 2, 3})
     some = run({0, 3})
@@ -100,7 +100,7 @@ def test_parameters_without_gradients_wait_with_their_own_count():
     assert some[1] == run({0, 1})[1]  # b's second step is a second step, whenever it comes
 
 
-def test_groups_and_state_move_over():
+def test_groups_and_state_are_loaded():
     model = nn.MLP(3, [4, 1])
     groups = [{"params": model.layers[0].parameters(), "lr": 0.5}, {"params": model.layers[1].parameters()}]
     optimizer = optim.Adam(groups, lr=0.01)
@@ -136,6 +136,6 @@ def test_groups_and_state_move_over():
     (lambda p: optim.StepLR(optim.SGD(p), 0), ValueError, "StepLR: expected step_size to be a positive integer, got 0"),
     (lambda p: optim.CosineAnnealingLR(p, 5), TypeError, "expected an optimizer"),
 ])
-def test_wrong_settings_are_refused(wrong, error, sentence):
+def test_wrong_settings_raise(wrong, error, sentence):
     with pytest.raises(error, match=sentence):
         wrong([Value(1.0)])

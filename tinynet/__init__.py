@@ -22,10 +22,10 @@ HOMES = {
                "full_like empty_like rand_like randn_like manual_seed Generator cat stack where maximum minimum "
                "from_numpy float32 float64 int64 eye device",
     "functional": "logsumexp softmax log_softmax relu sigmoid tanh",
-    "torch_names": "exp log sqrt sin cos abs add sub mul div pow matmul mm bmm dot sum mean max min var std norm argmax "
-               "argmin any all reshape flatten squeeze unsqueeze transpose permute clamp round tril triu gather topk "
-               "sort split chunk is_tensor numel allclose equal multinomial float double long int int32 bool "
-               "FloatTensor LongTensor inference_mode cuda accelerator inf nan pi",
+    "torch_names": "exp log sqrt sin cos abs add sub mul div pow matmul mm bmm dot sum mean max min var std norm "
+                   "argmax argmin any all reshape flatten squeeze unsqueeze transpose permute clamp round tril triu "
+                   "gather topk sort split chunk is_tensor numel allclose equal multinomial float double long int "
+                   "int32 bool FloatTensor LongTensor inference_mode cuda accelerator inf nan pi",
     "kernels": "set_num_threads get_num_threads",
     "train": "capture save load fit summary",
     "program": "compile",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Scope:
-    """The layer call in which nodes are made (see nn/module.py); `str(scope)` names the layer in error messages."""
+    """The layer call in which nodes are made (see `layer_path`); `str(scope)` names the layer in error messages."""
 
     __slots__ = ()
 

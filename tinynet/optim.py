@@ -21,7 +21,7 @@ from . import kernels
 from .errors import check_bool, check_int, check_number, check_positive_int, describe, is_number
 from .graph import mode
 from .kernels import launch, updates
-from .tensors import Tensor, changes, copied
+from .tensors import Tensor, bump_version, copied
 from .value import Value
 
 
@@ -66,8 +66,7 @@ class Optimizer:
                         "the result of an operation" if isinstance(p, (Tensor, Value)) else describe(p)))
             self.param_groups.append({**check_settings(name, {**defaults, **group}, defaults), "params": members})
         self.state = {}  # of each parameter: its Clock, then its state, floats or flat arrays
-        self.loads = self.stepped = 0
-        changes.optimizers.add(self)
+        self.loads = 0
 
     def zero_grad(self, set_to_none=True):
         """Reset the gradients of all parameters."""
@@ -101,7 +100,6 @@ class Optimizer:
                     update_tensor(getattr(kernels.optimizers, kernel), p, state, clock.h)
                 else:
                     p.data, *self.state[p][1:] = update(p.data, p.grad, *state, *clock.now)
-        changes.note_step(self)
 
     def state_dict(self):
         """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their index, as in PyTorch."""
@@ -167,6 +165,7 @@ def update_tensor(kernel, p, state, h):
     launch(kernel, flat.ravel(), p._grad.ravel(), *state, h)
     if flat is not p._data:
         launch(np.copyto, p._data, flat)
+    bump_version(p)
 
 
 PYTORCH = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")  # how it computes, not what

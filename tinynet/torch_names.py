@@ -9,14 +9,16 @@
 Many of these names are Python's own too (max, sum, float, …): call them with the dot, as in tinynet.max.
 """
 
-from math import inf, nan, pi  # noqa: F401  (public names)
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 
 import numpy as np
 
-from .errors import refusing, shown, whole
+from .errors import check_positive_int, describe
 from .functional import as_operand, elementwise
 from .graph import no_grad
-from .tensors import Generator, Tensor, forbid_in_capture, tensor
+from .tensors import Tensor, as_array, check_generator, forbid_in_capture, tensor
 from .value import Value
 
 float32, double, long, int, int32, bool = np.float32, np.float64, np.int64, np.int32, np.int32, np.bool_
@@ -24,16 +26,23 @@ float = float32
 inference_mode = no_grad
 
 
+def method_of(function, input, name):
+    """The method of a Tensor, a Value, an array of Values, or of numbers as one of these."""
+    found = getattr(input if isinstance(input, (Tensor, Value)) else as_operand(input), name, None)
+    if found is None:
+        raise TypeError(f"{function}: expected a tensor, got {describe(input)}")
+    return found
+
+
 def method(name, called=None):
     """The method of that name as a function of a Tensor, a Value, an array of Values, or numbers."""
 
     def function(input, *args, **options):
-        x = input if isinstance(input, (Tensor, Value)) else as_operand(input)
-        return getattr(x, name)(*args, **options)
+        return method_of(called or name, input, name)(*args, **options)
 
     function.__name__ = function.__qualname__ = called or name
     function.__doc__ = f"{called or name}(x, …) is x.{name}(…)."
-    return refusing(function)
+    return function
 
 
 exp, log, sqrt, sin, cos, abs = map(elementwise, ("exp", "log", "sqrt", "sin", "cos", "abs"))
@@ -49,13 +58,12 @@ dot, mm, bmm = (method("matmul", name) for name in ("dot", "mm", "bmm"))
 def extreme(name, of_two):
     def function(input, dim=None, keepdim=False):
         if isinstance(dim, Tensor):
-            return getattr(input, of_two)(dim)
-        x = input if isinstance(input, (Tensor, Value)) else as_operand(input)
-        return getattr(x, name)() if dim is None else getattr(x, name)(dim=dim, keepdim=keepdim)
+            return method_of(name, input, of_two)(dim)
+        return method_of(name, input, name)(**({} if dim is None else {"dim": dim, "keepdim": keepdim}))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {name}imum of all, or along `dim` a pair (values, indices); of two tensors, one by one."
-    return refusing(function)
+    return function
 
 
 max, min = extreme("max", "maximum"), extreme("min", "minimum")
@@ -65,58 +73,52 @@ def is_tensor(x):
     return isinstance(x, Tensor)
 
 
-@refusing
 def numel(x):
-    """How many elements a tensor has."""
-    return x.numel()
+    """The number of elements of a tensor."""
+    return np.size(x)
 
 
-@refusing
 def allclose(a, b, rtol=1e-5, atol=1e-8):
     """Whether all elements are equal within atol + rtol |b|."""
-    return np.allclose(np.asarray(a), np.asarray(b), rtol, atol)
+    return np.allclose(as_array(a), as_array(b), rtol, atol)
 
 
-@refusing
 def equal(a, b):
     """Whether shapes and all elements are the same."""
-    return np.array_equal(np.asarray(a), np.asarray(b))
+    return np.array_equal(as_array(a), as_array(b))
 
 
-@refusing
 def multinomial(input, num_samples, replacement=False, generator=None):
     """Indices drawn with the probabilities (or weights) of each row: (…, classes) gives (…, num_samples).
 
-    Each class rings after a time from an exponential distribution whose rate is its weight; the first to ring is drawn
-    with the right probability, and so are the first few without replacement (Efraimidis and Spirakis, 2006).
+    The exponential race: each class draws a time from the exponential distribution whose rate is its weight. The
+    earliest class is a draw with the right probabilities, the first few are one without replacement (Efraimidis and
+    Spirakis, 2006).
 
     >>> multinomial(tensor([0.0, 1.0, 0.0]), 3, replacement=True).tolist()
     [1, 1, 1]
     """
     forbid_in_capture("multinomial")
-    p = np.asarray(input, np.float64)
+    p = as_array(input).astype(np.float64)
     if p.ndim not in (1, 2) or not (np.isfinite(p).all() and (p >= 0).all() and (p.sum(-1) > 0).all()):
-        raise ValueError(f"multinomial: expected weights from 0 on, in each row one above 0, got {shown(input)}")
-    if not whole(num_samples) or num_samples < 1:
-        raise ValueError(f"multinomial: num_samples is a whole number from 1 on, got {shown(num_samples)}")
+        raise ValueError(f"multinomial: expected non-negative weights, in each row one above 0, got {describe(input)}")
+    num_samples = check_positive_int("multinomial", "num_samples", num_samples)
     enough = (p > 0).sum(-1).min(initial=p.shape[-1])
     if num_samples > enough and not replacement:
         raise ValueError(f"multinomial: cannot draw {num_samples} of {enough} classes without replacement")
     draws = (*p.shape[:-1], num_samples if replacement else 1, p.shape[-1])
     with np.errstate(divide="ignore"):
-        times = (generator or Generator).stream.exponential(size=draws) / p[..., None, :]
+        times = check_generator("multinomial", generator).stream.exponential(size=draws) / p[..., None, :]
     if replacement:
         return Tensor(times.argmin(-1))
     return Tensor(np.ascontiguousarray(times[..., 0, :].argsort(-1)[..., :num_samples]))
 
 
-@refusing
 def FloatTensor(data):
     """tensor(data, dtype=float32), under PyTorch's old name."""
     return tensor(data, dtype=np.float32)
 
 
-@refusing
 def LongTensor(data):
     """tensor(data, dtype=int64), under PyTorch's old name."""
     return tensor(data, dtype=np.int64)

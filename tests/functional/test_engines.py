@@ -100,6 +100,26 @@ def test_kernel_equals_definition_equals_scalar_engine(case):
     assert np.abs(kernel[2]).sum() > 0 or not model.parameters()
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_cross_entropy_of_certain_probabilities_is_pytorchs(reduction):
+    torch = pytest.importorskip("torch")
+    p, t = map(np.ravel, np.meshgrid([0.0, 1e-300, 1e-45, 1e-14, 0.3, 1 - 1e-14, 1.0], [0.0, 0.3, 1.0]))
+    a, b = (torch.tensor(x, requires_grad=True) for x in (p, t))
+    theirs = torch.nn.functional.binary_cross_entropy(a, b, reduction=reduction)
+    theirs.sum().backward()
+    x, y = (Tensor(array, requires_grad=True) for array in (p, t))
+    ours = nn.functional.binary_cross_entropy(x, y, reduction)
+    ours.sum().backward()
+    values, targets = (np.vectorize(Value, otypes=[object])(array) for array in (p, t))
+    scalar = nn.functional.binary_cross_entropy(values, targets, reduction)
+    np.sum(scalar).backward()
+    gradient, n = np.vectorize(lambda v: v.grad, otypes=[float]), 1 if reduction == "none" else p.size
+    for expected, *found in ((theirs.detach(), ours.detach(), np.vectorize(float)(scalar)),
+                             (a.grad, x.grad, gradient(values)), (np.clip(b.grad * n, -100, 100) / n, y.grad, gradient(targets))):
+        for array in found:
+            np.testing.assert_allclose(array, expected, rtol=1e-8, atol=1e-12)  # their 1e-12 is a float32
+
+
 def test_to_scalar_and_back_keeps_the_numbers_and_labels_the_values():
     model = nn.MLP(3, [4, 2])
     before = model.state_dict()

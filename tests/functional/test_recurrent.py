@@ -11,7 +11,7 @@ import tinynet
 from tests.functional.test_engines import outcome
 from tinynet import Tensor, Value, capture, nn, optim, textbook
 from tinynet import functional as F
-from tinynet.kernels.backend.compiled import Parts
+from tinynet.kernels.backend.compiled import ChunkedKernel
 
 rng = np.random.default_rng(0)
 KINDS = ("RNN", "LSTM", "GRU")
@@ -115,7 +115,7 @@ def test_layers_are_what_textbooks_write(kind, steps, batch, features, n):
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_share_the_samples_of_a_batch(kind, threads, monkeypatch):
     """However the samples are shared out, also where a thread gets none, the kernel gives what the definition gives."""
-    monkeypatch.setattr(Parts, "pick", lambda kernel, args: (kernel.serial, (*args, 1)) if threads == 1 else
+    monkeypatch.setattr(ChunkedKernel, "dispatch", lambda kernel, args: (kernel.serial, (*args, 1)) if threads == 1 else
                         (kernel.parallel, (*args, threads)))
     for batch in (2, 25):
         x, results = rng.normal(size=(6, batch, 3)), []
@@ -219,7 +219,7 @@ def test_captured_steps_equal_eager_ones(kind):
             return loss, norm, last[1] if kind == "LSTM" else last
 
         run, data = capture(step) if captured else step, np.random.default_rng(3)
-        return [[x.data.copy() for x in run(Tensor(data.normal(size=(4, 5, 3)).astype(np.float32)),
+        return [[x.detach().numpy().copy() for x in run(Tensor(data.normal(size=(4, 5, 3)).astype(np.float32)),
                                             Tensor(data.integers(0, 2, 4)))] for _ in range(12)]
 
     eager, replayed = train(False), train(True)

@@ -1,4 +1,4 @@
-"""nn.init: the numbers that weights begin with have the range and the spread that PyTorch gives them."""
+"""nn.init: initial weights have the range and the standard deviation of PyTorch."""
 
 import numpy as np
 import pytest
@@ -17,28 +17,31 @@ CALLS = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name, options", [(name, options) for name, all in CALLS.items() for options in all])
-def test_weights_begin_as_in_pytorch(name, options, shape):
+def test_weights_are_initialized_as_in_pytorch(name, options, shape):
     torch = pytest.importorskip("torch")
     tinynet.manual_seed(0)
     torch.manual_seed(0)
     ours = nn.Parameter(np.zeros(shape, np.float32))
     assert getattr(nn.init, name)(ours, **options) is ours and ours.requires_grad
     theirs = getattr(torch.nn.init, name)(torch.empty(shape), **options).numpy()
-    spread = theirs.std() or 1.0
-    assert abs(ours.data.mean() - theirs.mean()) < 0.1 * spread and abs(ours.data.std() - theirs.std()) < 0.06 * spread
+    spread, x = theirs.std() or 1.0, ours.detach().numpy()
+    assert abs(x.mean() - theirs.mean()) < 0.1 * spread and abs(x.std() - theirs.std()) < 0.06 * spread
     if "normal" not in name:
-        assert abs(ours.data.max() - theirs.max()) < 0.02 * spread
-        assert abs(ours.data.min() - theirs.min()) < 0.02 * spread
+        assert abs(x.max() - theirs.max()) < 0.02 * spread
+        assert abs(x.min() - theirs.min()) < 0.02 * spread
 
 
 @pytest.mark.parametrize("nonlinearity", ["linear", "sigmoid", "tanh", "relu", "leaky_relu"])
-def test_gains_are_those_of_pytorch(nonlinearity):
+def test_gains_equal_pytorch(nonlinearity):
     torch = pytest.importorskip("torch")
     assert nn.init.calculate_gain(nonlinearity) == pytest.approx(torch.nn.init.calculate_gain(nonlinearity))
 
 
-def test_values_are_written_too():
-    layer = nn.Linear(3, 2).to("scalar")
+def test_values_and_data_are_written_too():
+    layer = nn.Linear(3, 2)
+    nn.init.constant_(layer.weight.data, 1.5)
+    assert (layer.weight.detach().numpy() == 1.5).all()
+    layer.to("scalar")
     kept = layer.weight[0, 0]
     nn.init.constant_(layer.weight, 2.5)
     assert kept is layer.weight[0, 0] and kept.data == 2.5

@@ -528,14 +528,16 @@ def test_the_shapes_of_arrays_stand_on_the_edges():
 
 
 def test_arrays_show_their_range_and_the_size_of_their_gradient_between_the_leaves_too():
+    numpy = pytest.importorskip("numpy")
     _, w, h, loss = array_graph()
     loss.backward()
+    data, grad = numpy.asarray(h), numpy.asarray(w.grad)
     drawing = draw(loss)
     shown = fields(drawing, "h")
     assert shown["shape"] == "(4, 2)"
-    assert [number(end) for end in shown["data"].split(" … ")] == pytest.approx([h.data.min(), h.data.max()], rel=1e-3)
-    assert number(shown["grad rms"]) == pytest.approx(rms(2 * h.data.ravel()), rel=1e-3)  # d Σh² / dh = 2h
-    assert number(fields(drawing, "w")["grad rms"]) == pytest.approx(rms(w.grad.ravel()), rel=1e-3)
+    assert [number(end) for end in shown["data"].split(" … ")] == pytest.approx([data.min(), data.max()], rel=1e-3)
+    assert number(shown["grad rms"]) == pytest.approx(rms(2 * data.ravel()), rel=1e-3)  # d Σh² / dh = 2h
+    assert number(fields(drawing, "w")["grad rms"]) == pytest.approx(rms(grad.ravel()), rel=1e-3)
     assert not any(key.startswith("grad") for key in fields(drawing, "x")) and h.grad is None
 
 
@@ -686,7 +688,8 @@ def test_focus_opens_one_head_of_arrays():
     boxes = [dict(box.fields) for box in draw(loss, focus="attend[1]").view.boxes if box.name == "head 1"]
     assert {box["shape"] for box in boxes} == {"(1, 1, 3, 2)", "(1, 1, 2, 3)", "(1, 1, 3, 3)", "(1, 1, 3, 1)"}
     x = numpy.array([[0.1 * i, -0.2, 0.3, 0.4] for i in range(3)])
-    q, k = (x @ model.attend.in_proj_weight.data[i:i + 2].T for i in (2, 6))  # head 1 has the later two rows of four
+    weight = numpy.asarray(model.attend.in_proj_weight)
+    q, k = (x @ weight[i:i + 2].T for i in (2, 6))  # head 1 has the later two rows of four
     e = numpy.exp(q @ k.T / math.sqrt(2))
     weights = e / e.sum(1, keepdims=True)
     shown = [[number(end) for end in box["data"].split(" … ")] for box in boxes if box["shape"] == "(1, 1, 3, 3)"]

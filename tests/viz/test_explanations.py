@@ -192,7 +192,7 @@ def test_a_derivative_that_is_not_finite_ends_the_backward_pass():
 
 
 def test_bad_input_raises():
-    with pytest.raises(TypeError, match="expected a Value or a Tensor, got int '3'"):
+    with pytest.raises(TypeError, match="expected a Value or a Tensor, got 3"):
         explain(3)
     with pytest.raises(ValueError, match="expected limit to be an integer ≥ 8, got 2"):
         explain(Value(1.0), limit=2)

@@ -56,7 +56,7 @@ def test_a_frame_is_what_the_model_was_after_that_step(moons):
         assert frame["parameters"].keys() == state.keys()
         for name in state:
             assert np.array_equal(frame["parameters"][name], state[name])
-    last = {name: p.grad for name, p in recorder.model.named_parameters()}
+    last = {name: np.asarray(p.grad) for name, p in recorder.model.named_parameters()}
     for name, gradient in recorder.frames[-1]["gradients"].items():
         assert np.array_equal(gradient, last[name])
         assert recorder.frames[-1]["sizes"][name] == pytest.approx(math.sqrt(np.mean(last[name].astype(float) ** 2)))
@@ -74,7 +74,7 @@ def test_maps_are_the_model_at_the_points_of_the_plane(moons):
             np.testing.assert_allclose(neurons[i].ravel(), h[:, i], atol=1e-5)
     recorder.shadow.load_state_dict(state)
     with no_grad():
-        scores = recorder.shadow(tensor(points(recorder.extent, GRID))).data
+        scores = np.asarray(recorder.shadow(tensor(points(recorder.extent, GRID))))
     np.testing.assert_allclose(frame["decision"].ravel(), scores.ravel(), atol=1e-6)
     left, right, bottom, top = recorder.extent
     first, last = points(recorder.extent, GRID)[[0, -1]]
@@ -170,7 +170,7 @@ def test_attention_is_found_where_each_row_is_a_distribution():
     maps = recorder.frames[0]["attention"]["1"]
     assert maps.shape == (1, 6, 6)
     model = recorder.model
-    h = x[0] @ model[0].weight.data.T + model[0].bias.data
+    h = x[0] @ np.asarray(model[0].weight).T + np.asarray(model[0].bias)
     e = np.exp(h @ h.T)
     np.testing.assert_allclose(maps[0], e / e.sum(-1, keepdims=True), atol=1e-5)
 

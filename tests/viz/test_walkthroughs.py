@@ -143,7 +143,7 @@ def test_a_rule_without_source_raises():
 
 
 def test_bad_input_raises(tmp_path):
-    with pytest.raises(TypeError, match="walkthrough: expected a Value or a Tensor, got int '3'"):
+    with pytest.raises(TypeError, match="walkthrough: expected a Value or a Tensor, got 3"):
         walkthrough(3)
     with pytest.raises(ValueError, match=r"ends in .html, .htm, got .*f.pdf"):
         walkthrough(Value(1.0) + 1).save(tmp_path / "f.pdf")
@@ -478,7 +478,7 @@ def test_a_graph_of_arrays_is_told_by_shapes_and_sizes(opened):
         page.press("ArrowRight")
         there.append(sentence(page))
     assert there == told
-    size = float(np.sqrt(np.mean(model.layers[0].weight.grad.astype(float) ** 2)))
+    size = float(np.sqrt(np.mean(np.asarray(model.layers[0].weight.grad, float) ** 2)))
     label, = (box for box in boxes(page) if box.startswith("parameter layers.0.weight, "))
     assert float(re.search(r"grad rms (\S+)", label)[1]) == pytest.approx(size, rel=1e-3)
     shapes = page.run("[...document.querySelectorAll('.sheet.wide .edge text')].map(label => label.textContent.trim())")

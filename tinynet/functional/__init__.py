@@ -39,7 +39,7 @@ from .losses import (  # noqa: F401
     nll_loss,
 )
 from .normalization import batch_norm, layer_norm
-from .recurrent import gru, lstm, rnn, stacked  # noqa: F401
+from .recurrent import gru, lstm, rnn  # noqa: F401
 
 __all__ = [
     "relu", "sigmoid", "tanh", "softplus", "gelu", "leaky_relu", "softmax", "log_softmax", "logsumexp", "linear",

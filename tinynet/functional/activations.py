@@ -9,7 +9,7 @@ from ..errors import check_choice, check_int, check_number
 from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array
 from ..value import Value
-from .dispatch import as_operand, check_floats, detach, fused_by, where
+from .dispatch import as_operand, check_floats, detach, fused_by
 
 
 def elementwise(name):
@@ -132,6 +132,6 @@ def logsumexp(x, dim, keepdim=False):
     x = as_operand(x)
     dim = check_axis("logsumexp", x, dim)
     largest = detach(x.max(dim, keepdims=True))
-    largest = where(abs(largest) < math.inf, largest, 0.0)
+    largest = np.where(abs(largest) < math.inf, largest, 0.0)
     y = np.log(np.exp(x - largest).sum(dim, keepdims=True)) + largest
     return y if keepdim else y.squeeze(dim)

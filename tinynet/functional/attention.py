@@ -11,7 +11,7 @@ from ..kernels import launch
 from ..tensors import Tensor, contiguous, empty_array
 from .activations import softmax
 from .dense import dropout
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, fused_by, where
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, fused_by
 
 
 def check_attention(name, q, k, v):
@@ -71,30 +71,24 @@ def fused_attention(q, k, v, attn_mask=None, causal=False, scale=1.0):
 def attention_weights(q, k, attn_mask=None, causal=False, scale=1.0):
     """softmax(QKᵀ · scale + mask), (…, queries, keys); a query that may attend to nothing has weights 0."""
     scores = q @ k.swapaxes(-1, -2) * scale
-    if attn_mask is not None and attn_mask.dtype != bool:
-        added, finite = empty_array(attn_mask.shape, float), empty_array(attn_mask.shape, bool)
-        launch(np.not_equal, attn_mask, -np.inf, finite)
-        launch(write_finite, added, attn_mask)
-        scores, attn_mask = scores + as_constant(added, scores), finite
     if attn_mask is None and not causal:
         return softmax(scores, -1)
-    seen, some = empty_array(scores.shape, bool), empty_array((*scores.shape[:-1], 1), bool)
-    launch(write_seen, seen, some, attn_mask, causal)
-    if mode.plan is not None or not seen.all():
-        scores = where(seen, scores, -np.inf)
-    weights = softmax(scores, -1)
+    added, seen = empty_array(scores.shape, float), empty_array(scores.shape, bool)
+    some = empty_array((*scores.shape[:-1], 1), bool)
+    launch(write_masks, added, seen, some, attn_mask, causal)
+    if attn_mask is not None and attn_mask.dtype != bool:
+        scores = scores + as_constant(added, scores)
+    weights = softmax(np.where(seen, scores, -np.inf) if mode.plan is not None or not seen.all() else scores, -1)
     return weights if mode.plan is None and some.all() else weights * as_constant(some, weights)
 
 
-def write_finite(added, mask):
-    added[...] = np.where(mask == -np.inf, 0.0, mask)
-
-
-def write_seen(seen, some, attn_mask, causal):
-    """seen: whether a query sees a key, or sees none at all; some: whether it sees any."""
-    seen[...] = True if attn_mask is None else attn_mask
+def write_masks(added, seen, some, attn_mask, causal):
+    """The finite scores to add; whether a query sees a key, or sees none at all; whether it sees any."""
+    mask = np.asarray(True if attn_mask is None else attn_mask)
+    seen[...] = mask if mask.dtype == bool else mask != -np.inf
+    added[...] = 0.0 if mask.dtype == bool else np.where(seen, mask, 0.0)
     if causal:
-        np.logical_and(seen, np.tril(np.ones(seen.shape[-2:], bool)), out=seen)
+        np.logical_and(seen, np.tri(*seen.shape[-2:], dtype=bool), out=seen)
     np.any(seen, -1, keepdims=True, out=some)
     np.logical_or(seen, ~some, out=seen)
 

@@ -8,8 +8,8 @@ import numpy as np
 from .. import kernels
 from ..errors import check_int
 from ..kernels import launch
-from ..tensors import Tensor, contiguous, empty_array, filled
-from .dispatch import as_operand, check_floats, compute, fused_by, where
+from ..tensors import FLOATS, Tensor, contiguous, empty_array, filled
+from .dispatch import as_operand, check_floats, compute, fused_by
 
 
 def pair(name, what, x, least):
@@ -17,7 +17,8 @@ def pair(name, what, x, least):
     both = tuple(x) if isinstance(x, (tuple, list)) else (x, x)
     if len(both) != 2:
         raise ValueError(f"{name}: expected {what} to be an integer or a tuple of two, got {x!r}")
-    return tuple(check_int(name, what, n, least) for n in both)
+    return tuple([n if type(n) is int and least <= n < 2**31 else min(check_int(name, what, n, least), 2**31)
+                  for n in both])
 
 
 def as_images(name, x):
@@ -39,11 +40,11 @@ def count_windows(name, x, kernel, stride, padding):
 
 def unfold(x, kernel, stride, padding, fill=0.0):
     """All windows of the padded images x (batch, channels, h, w): (batch, channels, rows, columns, kh, kw)."""
-    counts = count_windows("unfold", x, kernel, stride, padding)
-    r, c = (np.arange(n)[:, None] * s + np.arange(k) - p for n, k, s, p in zip(counts, kernel, stride, padding))
-    r, c, (h, w) = r[:, None, :, None], c[None, :, None, :], x.shape[2:]
-    windows = x[:, :, np.clip(r, 0, h - 1), np.clip(c, 0, w - 1)]
-    return where((0 <= r) & (r < h) & (0 <= c) & (c < w), windows, fill) if any(padding) else windows
+    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=fill)
+    return np.lib.stride_tricks.sliding_window_view(padded, kernel, (2, 3))[:, :, ::stride[0], ::stride[1]]
+
+
+NO_IMAGES = {dtype: np.empty((0, 0, 0, 0), dtype) for dtype in FLOATS}  # tells a kernel to skip their gradient
 
 
 def fused_conv2d(x, weight, bias, stride, padding):
@@ -54,8 +55,8 @@ def fused_conv2d(x, weight, bias, stride, padding):
     launch(kernels.convolution.conv2d, y, x, w, b, *settings)
 
     def vjps(g, needs):
-        dx, dw, db = compute(kernels.convolution.conv2d_backward, (x if needs[0] else x[:0, :0, :0, :0], w, b), g, x, w,
-                             *settings)
+        dx, dw, db = compute(kernels.convolution.conv2d_backward, (x if needs[0] else NO_IMAGES[x.dtype], w, b),
+                             contiguous(g), x, w, *settings)
         return dx if needs[0] else None, dw, db
 
     return y, vjps
@@ -106,7 +107,7 @@ def fused_max_pool2d(x, kernel, stride, padding):
     y = empty_array((*x.shape[:2], *count_windows("max_pool2d", x, kernel, stride, padding)), x.dtype)
     argmax = empty_array(y.shape, np.int32)
     launch(kernels.convolution.max_pool2d, y, argmax, contiguous(x), *kernel, *stride, *padding)
-    return y, lambda g, needs: compute(kernels.convolution.max_pool2d_backward, [x], g, argmax)
+    return y, lambda g, needs: compute(kernels.convolution.max_pool2d_backward, [x], contiguous(g), argmax)
 
 
 @fused_by(fused_max_pool2d)
@@ -132,7 +133,7 @@ def fused_avg_pool2d(x, kernel, stride, padding):
     settings = (*kernel, *stride, *padding)
     y = empty_array((*x.shape[:2], *count_windows("avg_pool2d", x, kernel, stride, padding)), x.dtype)
     launch(kernels.convolution.avg_pool2d, y, contiguous(x), *settings)
-    return y, lambda g, needs: compute(kernels.convolution.avg_pool2d_backward, [x], g, *settings)
+    return y, lambda g, needs: compute(kernels.convolution.avg_pool2d_backward, [x], contiguous(g), *settings)
 
 
 @fused_by(fused_avg_pool2d)

@@ -8,7 +8,9 @@ from ..kernels import launch
 from ..tensors import FLOATS, Generator, Tensor, cast, contiguous, empty_array, filled, random_uniform
 from ..value import Value
 from .activations import ACTIVATIONS
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, compute_flat, fused_by
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, fused_by
+
+ARRAYS = np.ndarray, Tensor
 
 
 def by_rows(x):
@@ -18,13 +20,10 @@ def by_rows(x):
 
 def check_linear(x, weight, bias, activation):
     """Raise unless x is (…, in), weight (out, in) and bias (out), of one float dtype or all Values."""
-    for a in (weight, bias):
-        if not hasattr(a, "ndim") and (a is weight or a is not None):
-            raise TypeError(f"linear: expected weight and bias to be tensors or arrays of Values, got {describe(a)}")
-    dtype = weight.dtype
-    if (x.dtype != dtype or dtype not in FLOATS and dtype.kind != "O" or weight.ndim != 2
-            or x.shape[-1:] != weight.shape[1:] or not weight.shape[1]
-            or bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != dtype)):
+    dtype = x.dtype
+    if (not isinstance(weight, ARRAYS) or weight.dtype != dtype or dtype not in FLOATS and dtype.kind != "O"
+            or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or bias is not None
+            and (not isinstance(bias, ARRAYS) or bias.shape != weight.shape[:1] or bias.dtype != dtype)):
         raise ValueError("linear: expected x (…, in), weight (out, in) and bias (out) of one float dtype, got "
                          + ", ".join(describe(a) for a in (x, weight, bias) if a is not None))
     if activation is not None and activation not in ACTIVATIONS:
@@ -77,9 +76,9 @@ def linear(x, weight, bias=None, activation=None):
 
 def fused_embedding(weight, indices):
     """The gradient of a row is the sum over the positions that took it."""
-    flat, y = indices.ravel(), empty_array((*indices.shape, weight.shape[1]), weight.dtype)
-    launch(kernels.dense.embedding, by_rows(y), contiguous(weight), flat)
-    return y, lambda g, needs: compute(kernels.dense.embedding_backward, [weight], by_rows(contiguous(g)), flat)
+    i, y = indices.ravel(), empty_array((*indices.shape, weight.shape[1]), weight.dtype)
+    launch(kernels.dense.embedding, by_rows(y), contiguous(weight), i)
+    return y, lambda g, needs: compute(kernels.dense.embedding_backward, [weight], by_rows(contiguous(g)), i)
 
 
 @fused_by(fused_embedding)
@@ -93,7 +92,7 @@ def embedding(indices, weight):
     On the scalar engine an index may also be a one-hot row of Values, (…, entries). The result is then their product
     with the table, so that a compiled program takes other indices with each sample.
     """
-    indices = as_numpy(indices)
+    indices, weight = as_numpy(indices), as_operand(weight)
     if indices.dtype == object and indices.size and all(isinstance(v, Value) for v in indices.flat):
         if isinstance(weight, Tensor) or not indices.ndim or indices.shape[-1] != len(weight):
             raise ValueError(f"embedding: rows of Values, of shape {indices.shape}, are for a table of "
@@ -101,7 +100,6 @@ def embedding(indices, weight):
                              + " of tensors" * isinstance(weight, Tensor))
         return indices @ weight
     check_indices("embedding", "indices", indices)
-    weight = as_operand(weight)
     if weight.ndim != 2 or not weight.shape[1]:
         raise ValueError(f"embedding: expected a table (entries, width), got shape {tuple(weight.shape)}")
     check_floats("embedding", weight)
@@ -125,8 +123,13 @@ def fused_dropout(x, p):
     """y = x · mask / (1 - p); the mask is drawn anew at each replay of a captured step."""
     uniforms = empty_array(x.size, np.float32)
     launch(random_uniform, uniforms)
-    drop = lambda a: compute_flat(kernels.activations.dropout, a.shape, a, uniforms, p)
-    return drop(x), lambda g, needs: [drop(g)]
+
+    def masked(a):
+        y = empty_array(x.shape, x.dtype)
+        launch(kernels.activations.dropout, y.ravel(), contiguous(a).ravel(), uniforms, p)
+        return y
+
+    return masked(x), lambda g, needs: [masked(g)]
 
 
 @fused_by(fused_dropout)

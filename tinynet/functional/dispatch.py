@@ -11,11 +11,10 @@ import inspect
 
 import numpy as np
 
-from .. import tensors
 from ..errors import describe
 from ..graph import mode
 from ..kernels import launch
-from ..tensors import FLOATS, Op, Tensor, cast, contiguous, empty_array
+from ..tensors import FLOATS, Op, Tensor, cast, empty_array
 from ..value import Value
 
 FUSED = {}  # {name of an operation: (fused form, reference implementation)}
@@ -24,11 +23,8 @@ FUSED = {}  # {name of an operation: (fused form, reference implementation)}
 class Fused(Op):
     """A function computed by its fused form. A drawing opens `definition`, (reference, arguments, {})."""
 
-    def __init__(self, name, fused, definition):
-        self.name, self.fused, self.definition = name, fused, definition
-
-    def forward(self, *_):
-        y, self.vjps = self.fused(*[a._data if isinstance(a, Tensor) else a for a in self.definition[1]])
+    def forward(self, *arrays):
+        y, self.vjps = self.fused(*arrays, *self.options)
         return y
 
     def backward(self, g, y, *_):
@@ -38,29 +34,31 @@ class Fused(Op):
 def fused_by(fused):
     """Compute a reference implementation by `fused` where its first argument is a Tensor.
 
-    `fused_name(*arguments)` has the same parameters, but is given arrays for Tensors, which come first. It returns
-    (y, vjps): the result, and the function `vjps(g, needs)` that returns the gradient of each Tensor, or None where
-    `needs` says that nobody asks for it. The operation in the graph is called `name`.
+    `fused_name` has the same parameters, but is given arrays for Tensors, which come first. It returns (y, vjps): the
+    result, and the function `vjps(g, needs)` that returns the gradient of each Tensor, or None where `needs` says that
+    nobody asks for it. The operation in the graph is called `name`.
     """
     name = fused.__name__.removeprefix("fused_")
 
     def decorate(reference):
-        signature = inspect.signature(reference)
+        signature, kinds = inspect.signature(reference), (Tensor,) * 8
+        operation = type(fused.__name__, (Fused,), {"name": name, "fused": staticmethod(fused)})
         FUSED[name] = fused, reference
 
         @functools.wraps(reference)
-        def function(x, *args, **options):
-            if mode.reference or not isinstance(x, Tensor):
-                return reference(x, *args, **options)
-            if options:
-                bound = signature.bind(x, *args, **options)
+        def function(*args, **options):
+            if options or not args:
+                bound = signature.bind(*args, **options)
                 bound.apply_defaults()
-                x, *args = bound.args
-            args = (x, *args)
-            inputs = [a for a in args if isinstance(a, Tensor)]
-            if args[len(inputs) - 1] is not inputs[-1]:
-                raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, args[:len(inputs)]))}")
-            return Fused(name, fused, (reference, args, {}))(*inputs)
+                args = bound.args
+            if mode.reference or not isinstance(args[0], Tensor):
+                return reference(*args)
+            n = sum(map(isinstance, args, kinds))
+            if not isinstance(args[n - 1], Tensor):
+                raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, args[:n]))}")
+            op = operation()
+            op.definition, op.options = (reference, args, {}), args[n:]
+            return op(*args[:n])
 
         return function
 
@@ -93,10 +91,6 @@ def as_operand(x, like=None, label="x"):
     return Tensor(array.astype(like.dtype))
 
 
-def where(condition, a, b):
-    return (tensors if any(isinstance(x, Tensor) for x in (condition, a)) else np).where(condition, a, b)
-
-
 def as_values(x, label=""):
     """Numbers as an array of Values without gradient, labelled by their indices, x[0,1]. Values stay what they are."""
     array = as_numpy(x)
@@ -126,25 +120,21 @@ def as_constant(array, like):
 
 
 def compute(kernel, like, *args):
-    """New arrays in the shapes and dtypes of `like`, written by kernel(*new, *args); it reads contiguous arrays."""
+    """New arrays in the shapes and dtypes of `like`, written by kernel(*new, *args)."""
     outputs = [empty_array(a.shape, a.dtype) for a in like]
-    launch(kernel, *outputs, *[contiguous(a) if isinstance(a, np.ndarray) else a for a in args])
+    launch(kernel, *outputs, *args)
     return outputs
 
 
-def compute_flat(kernel, shape, *args):
-    """A new array of that shape, in the dtype of the first argument, written by kernel(new, *args), all of them 1-D."""
-    y = empty_array(shape, args[0].dtype)
-    launch(kernel, y.ravel(), *[contiguous(a).ravel() if isinstance(a, np.ndarray) else a for a in args])
-    return y
-
-
-def check_floats(name, *xs):
+def check_floats(name, x, *others):
     """TypeError where the Tensors or arrays are not floats of one dtype: kernels read no others. Values pass."""
-    dtype = xs[0].dtype
-    if dtype.kind == "O":
-        return
-    for x in xs:
-        if x.dtype != dtype or dtype not in FLOATS:
-            one = " of one dtype" if len(xs) > 1 else ""
-            raise TypeError(f"{name}: expected float numbers{one}, got {', '.join(str(x.dtype) for x in xs)}")
+    dtype = x.dtype
+    if dtype in FLOATS:
+        for other in others:
+            if other.dtype != dtype:
+                break
+        else:
+            return
+    if dtype.kind != "O":
+        raise TypeError(f"{name}: expected float numbers{' of one dtype' if others else ''}, got "
+                        + ", ".join(str(a.dtype) for a in (x, *others)))

@@ -9,7 +9,9 @@ from ..kernels import launch
 from ..tensors import Tensor, cast, contiguous, empty_array
 from .activations import log_softmax, softplus
 from .dense import check_indices, check_range
-from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, compute_flat, detach, fused_by, where
+from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, detach, fused_by
+
+INT64 = np.dtype(np.int64)
 
 
 def reduced(losses, reduction):
@@ -39,14 +41,17 @@ def same_shapes(name, input, target, reduction):
     return input, target
 
 
-def loss_of_pairs(kernel, kernel_backward, x, t, reduction, write_target_vjp):
+def loss_of_pairs(kernel, kernel_backward, x, t, reduction, target_vjp):
     """(y, vjps) of a loss of predictions x and targets t. The kernels multiply by `factor`, 1/n for a mean of n."""
     factor = 1.0 / x.size if reduction == "mean" else 1.0
-    y = compute_flat(kernel, x.shape if reduction == "none" else (), x, t, factor)
+    y = empty_array(x.shape if reduction == "none" else (), x.dtype)
+    flat, flat_t = contiguous(x).ravel(), contiguous(t).ravel()
+    launch(kernel, y.ravel(), flat, flat_t, factor)
 
     def vjps(g, needs):
-        dx = compute_flat(kernel_backward, x.shape, g, x, t, factor)
-        return dx, compute_flat(write_target_vjp, x.shape, g, x, dx, factor) if needs[1] else None
+        g, dx = contiguous(g).ravel(), empty_array(x.shape, x.dtype)
+        launch(kernel_backward, dx.ravel(), g, flat, flat_t, factor)
+        return dx, target_vjp(g, flat, dx, factor) if needs[1] else None
 
     return y, vjps
 
@@ -54,7 +59,7 @@ def loss_of_pairs(kernel, kernel_backward, x, t, reduction, write_target_vjp):
 def fused_mse_loss(input, target, reduction):
     """∂/∂input = 2 (input - target), over n for the mean; ∂/∂target = -∂/∂input."""
     return loss_of_pairs(kernels.losses.mse, kernels.losses.mse_backward, input, target, reduction,
-                         lambda dt, g, x, dx, factor: np.negative(dx, out=dt))
+                         lambda g, x, dx, factor: compute(lambda dt, dx: np.negative(dx, dt), [dx], dx)[0])
 
 
 @fused_by(fused_mse_loss)
@@ -84,7 +89,6 @@ def fused_cross_entropy(logits, target, reduction, ignore_index):
     mean = reduction == "mean"
     launch(kernels.losses.cross_entropy, y.ravel(), probabilities, contiguous(logits), target, ignore_index, mean)
     launch(check_targets, target, logits.shape[1], ignore_index, "cross_entropy", y)
-
     return y, lambda g, needs: compute(kernels.losses.cross_entropy_backward, [logits], contiguous(g).ravel(),
                                        probabilities, target, ignore_index, mean)
 
@@ -134,7 +138,8 @@ def nll_loss(input, target, reduction="mean", ignore_index=-100):
 def of_classes(name, input, target, reduction, ignore_index):
     """The arguments of a loss of class indices, validated, as (n, classes) and (n) int64."""
     check_reduction(name, reduction)
-    ignore_index = ignore_index if type(ignore_index) is int else check_int(name, "ignore_index", ignore_index)
+    if ignore_index != -100:
+        ignore_index = check_int(name, "ignore_index", ignore_index, -2**63, 2**63 - 1)
     input, target = as_operand(input), as_numpy(target)
     check_floats(name, input)
     check_indices(name, "targets", target)
@@ -146,7 +151,7 @@ def of_classes(name, input, target, reduction, ignore_index):
                          f"{target.shape}")
     if reduction == "mean" and not len(target):
         raise ValueError(f"{name}: the batch is empty, nothing to average")
-    return input, cast(target, np.dtype(np.int64)), reduction, ignore_index
+    return input, cast(target, INT64), reduction, ignore_index
 
 
 def check_targets(target, classes, ignore_index, name, loss=None):
@@ -168,7 +173,7 @@ def log_probability(p, q):
         return np.log(p)
     certain = at == 0
     lowest = np.maximum(np.log(at + certain) - 1000.0 * certain, -100.0)
-    return where(inside, np.log(where(inside, p, 0.0 * p + 0.5)), (p - at) * (q * 1e12) + lowest)
+    return np.where(inside, np.log(np.where(inside, p, 0.0 * p + 0.5)), (p - at) * (q * 1e12) + lowest)
 
 
 def binary_cross_entropy(input, target, reduction="mean"):
@@ -193,15 +198,15 @@ def check_probabilities(name, p):
         raise ValueError(f"{name}: expected probabilities from 0 to 1 (of a sigmoid), got {p[wrong].flat[0]}")
 
 
-def write_logits_target_vjp(dt, g, x, dx, factor):
-    np.multiply(g, x, out=dt)
-    np.multiply(dt, -factor, out=dt)
-
-
 def fused_binary_cross_entropy_with_logits(input, target, reduction):
     """∂/∂x = sigmoid(x) - target, ∂/∂target = -x, over n for the mean."""
     return loss_of_pairs(kernels.losses.bce_with_logits, kernels.losses.bce_with_logits_backward, input, target,
-                         reduction, write_logits_target_vjp)
+                         reduction, lambda g, x, dx, factor: compute(write_products, [dx], g, x, -factor)[0])
+
+
+def write_products(y, g, x, factor):
+    np.multiply(g, x, y.reshape(-1))
+    np.multiply(y, factor, y)
 
 
 @fused_by(fused_binary_cross_entropy_with_logits)

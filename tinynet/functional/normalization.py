@@ -27,12 +27,13 @@ def scale_and_shift(name, x, shape, weight, bias):
 
 def fused_layer_norm(x, weight, bias, eps):
     """With x̂ the normalized rows and s = g w: ∂x = (s - mean(s) - x̂ mean(s x̂)) / σ, ∂w = Σ g x̂, ∂b = Σ g."""
-    rows = contiguous(x).reshape(-1, weight.size)
-    y, mean, rstd = compute(kernels.normalization.layer_norm, (rows, rows[:, 0], rows[:, 0]), rows, weight, bias, eps)
+    rows, w = contiguous(x).reshape(-1, weight.size), contiguous(weight)
+    y, mean, rstd = compute(kernels.normalization.layer_norm, (rows, rows[:, 0], rows[:, 0]), rows, w,
+                            contiguous(bias), eps)
 
     def vjps(g, needs):
         dx, dw, db = compute(kernels.normalization.layer_norm_backward, (rows, weight, bias),
-                             contiguous(g).reshape(rows.shape), rows, mean, rstd, weight)
+                             contiguous(g).reshape(rows.shape), rows, mean, rstd, w)
         return dx.reshape(x.shape), dw, db
 
     return y.reshape(x.shape), vjps
@@ -56,7 +57,7 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
         raise ValueError(f"layer_norm: nothing to average over in shape {shape}")
     weight, bias = scale_and_shift("layer_norm", x, shape, weight, bias)
     check_floats("layer_norm", x, weight, bias)
-    eps = float(check_number("layer_norm", "eps", eps))
+    eps = eps if eps.__class__ is float and eps >= 0.0 else float(check_number("layer_norm", "eps", eps, 0))
     if len(shape) == 1:
         return normalize(x, weight, bias, eps)
     rows = x.reshape(*x.shape[:x.ndim - len(shape)], math.prod(shape))
@@ -73,12 +74,12 @@ def by_channels(x):
 def fused_batch_norm(x, weight, bias, statistics, constant, eps):
     """x̂ = (x - mean) / √(variance + eps), y = w x̂ + b. ∂w = Σ g x̂, ∂b = Σ g, the sums over all but the channels;
     ∂x = w / √(variance + eps) · (g - mean(g) - x̂ mean(g x̂)), without the means where the statistics are constant."""
-    rows = by_channels(x)
-    y, = compute(kernels.convolution.batch_norm, [rows], rows, *statistics, weight, bias, eps)
+    rows, w = by_channels(x), contiguous(weight)
+    y, = compute(kernels.convolution.batch_norm, [rows], rows, *statistics, w, contiguous(bias), eps)
 
     def vjps(g, needs):
         dx, dw, db = compute(kernels.convolution.batch_norm_backward, (rows, weight, bias), by_channels(g), rows,
-                             *statistics, weight, eps, not constant)
+                             *statistics, w, eps, not constant)
         return dx.reshape(x.shape), dw, db
 
     return y.reshape(x.shape), vjps
@@ -144,13 +145,13 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
                for what, m in (("running_mean", running_mean), ("running_var", running_var))]
     weight, bias = scale_and_shift(name, x, (channels,), weight, bias)
     check_floats(name, x, weight, bias)
-    eps = float(check_number(name, "eps", eps))
+    eps = eps if eps.__class__ is float and eps >= 0.0 else float(check_number(name, "eps", eps, 0))
     if training:
         n = math.prod(x.shape) // channels if channels else 0
         if n < 2:
             raise ValueError(f"{name}: training needs more than one element in each channel, got shape "
                              f"{tuple(x.shape)}; call eval() where the model is used")
-        check_number(name, "momentum", momentum)
+        momentum = momentum if momentum.__class__ is float else check_number(name, "momentum", momentum)
         statistics = batch_statistics(x)
         for old, new, factor in zip(running, statistics, (1.0, n / (n - 1))):
             if old is not None:

@@ -5,15 +5,10 @@ import numpy as np
 from .. import kernels
 from ..errors import check_choice
 from ..kernels import launch
-from ..tensors import Tensor, contiguous, empty_array, filled, stack
+from ..tensors import contiguous, empty_array, filled
 from .activations import ACTIVATIONS, sigmoid, tanh
 from .dense import linear
 from .dispatch import check_floats, compute, fused_by
-
-
-def stacked(parts):
-    """Arrays of Values, or Tensors, of one shape along a new first axis."""
-    return stack(parts) if isinstance(parts[0], Tensor) else np.stack(parts)
 
 
 def split(x, n):
@@ -56,7 +51,7 @@ def fused_rnn(x, h, weight, nonlinearity="tanh"):
     launch(kernels.recurrent.rnn(nonlinearity), states, contiguous(x), w)
 
     def vjps(g, needs):
-        dx, dh = compute(kernels.recurrent.rnn_backward(nonlinearity), (x, h), g, states, w)
+        dx, dh = compute(kernels.recurrent.rnn_backward(nonlinearity), (x, h), contiguous(g), states, w)
         return dx, dh, weight_vjp(dx, states) if needs[2] else None
 
     return states[1:], vjps
@@ -73,7 +68,7 @@ def rnn(x, h, weight, nonlinearity="tanh"):
     for t in range(len(x)):
         h = ACTIVATIONS[nonlinearity](x[t] + h @ weight.T)
         states.append(h)
-    return stacked(states)
+    return np.stack(states)
 
 
 def fused_lstm(x, h, c, weight):
@@ -102,7 +97,7 @@ def lstm(x, h, c, weight):
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
         states.append((h, c))
-    return stacked([stacked(each) for each in zip(*states)])
+    return np.stack([np.stack(each) for each in zip(*states)])
 
 
 def fused_gru(x, h, weight, bias=None):
@@ -117,7 +112,7 @@ def fused_gru(x, h, weight, bias=None):
     launch(kernels.recurrent.gru, states, gates, contiguous(x), w, b)
 
     def vjps(g, needs):
-        dx, da, dh = compute(kernels.recurrent.gru_backward, (x, x, h), g, states, gates, w)
+        dx, da, dh = compute(kernels.recurrent.gru_backward, (x, x, h), contiguous(g), states, gates, w)
         dw = weight_vjp(da, states) if needs[2] else None
         if bias is None:
             return dx, dh, dw
@@ -140,4 +135,4 @@ def gru(x, h, weight, bias=None):
         n = tanh(x_n + r * a_n)
         h = (1.0 - z) * n + z * h
         states.append(h)
-    return stacked(states)
+    return np.stack(states)

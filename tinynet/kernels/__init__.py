@@ -1,22 +1,22 @@
 """Numba kernels: plain functions on arrays, outputs first, no allocation, no graph. Nothing here knows a Tensor.
 
-All numbers of a tensor are written through one door, `launch(kernel, *arrays)`. While a plan is being captured the door
+All numbers of a tensor are written through one function, `launch(kernel, *arrays)`. While a plan is being captured it
 notes each call, so that the whole step can be repeated later without anything of Python but these calls.
 
 Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y written; shapes are given in the files.
 
-    elementwise   unary(name)(y, x)                            y = f(x) for a row of the page of calculus
+    activations   unary(name)(y, x)                            y = f(x) for an operation of the derivative table
                   unary_backward(name)(dx, g, x, y)            dx = g · ∂y/∂x
                   binary_backward(name, i)(g, a, b, y, out)    out = g · ∂y/∂(operand i); a ufunc, so it broadcasts
                   accumulate(y, x)   copy(y, x)   fill(y, number)   scale(y, x, number)
                   dropout(y, x, uniforms, p)                   also its own backward: dropout(dx, g, uniforms, p)
-    linear        matmul(c, a, b)   batched(c, a, b)           C = A B; A and B may be transposed views
+    dense         matmul(c, a, b)   batched(c, a, b)           C = A B; A and B may be transposed views
                   layer(name)(y, z, x, w, b)                   z = x wᵀ + b, y = f(z); z is y unless keeps_input(name)
                   layer_backward(dx, dw, db, z, x, w)          dx = z w, dw = zᵀ x, db = Σ rows of z; or None
                   bias_act_backward(name)(dz, db, g, z, y)     dz = g · f'; db = Σ rows of dz; z is y likewise
                   column_sums(out, x)   total(out, x, factor)   total_of_squares(out, x)   transpose(y, x)
                   embedding(out, weight, indices)   embedding_backward(dweight, g, indices)
-    rows          softmax(y, x)   softmax_backward(dx, g, y)   log_softmax(y, x)   log_softmax_backward(dx, g, y)
+    normalization softmax(y, x)   softmax_backward(dx, g, y)   log_softmax(y, x)   log_softmax_backward(dx, g, y)
                   layer_norm(y, mean, rstd, x, weight, bias, eps)
                   layer_norm_backward(dx, dweight, dbias, g, x, mean, rstd, weight)
     attention     attention(out, lse, q, k, v, mask, causal, scale)
@@ -35,49 +35,29 @@ Arrays are C-contiguous, float32 or float64, all of one dtype; x is read, y writ
                   bce_with_logits(loss, z, target, factor)          …_backward(dz, g, z, target, factor)
     updates       the optimisers' formulas on plain numbers (no Numba): sgd_update, adam_update, …
     optimizers    sgd(p, g, momentum, h)   adam(p, g, m, v, h)   adamw   rmsprop   rmsprop_centered
-    small         tile_row(c, a, b, i, left, lo, hi, add)      products of small matrices, for use inside kernels
-    blas          the matrix product of the BLAS that NumPy brought
-    compiled      how kernels are compiled, cached and shared among threads
-    vectors       the numbers in a register of the processor, for loops that compilers leave slow
-    panels        the matrix product in vectors of 512 bits
-    joined        a list of kernel calls as one function of machine code
-    math32        exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
+    backend       compiled     how kernels are compiled, cached and shared among threads
+                  blas         the matrix product of the BLAS that NumPy brings, and `gemm`, which kernels call
+                  simd         the one vocabulary of vector instructions, for loops that compilers leave slow
+                  small_gemm   products of small matrices, for use inside kernels: multiply(c, a, b, add)
+                  math32       exp, log, tanh, erf, … in single precision, in arithmetic that vectorises
+                  replay       a list of kernel calls as one function of machine code
 
 A family is imported on first use: importing `tinynet.kernels` imports neither NumPy nor Numba.
 """
 
 import importlib
 
-from ..graph import mode
+from .backend.launches import Kernel as Kernel
+from .backend.launches import launch as launch
 
-BACKEND = ("blas", "compiled", "math32", "small", "simd", "panels", "replay")
+BACKEND = ("blas", "compiled", "math32", "simd", "small_gemm", "replay")
 HOMES = {"matmul": "dense", "batched": "dense"}
 FAMILIES = ("activations", "dense", "normalization", "attention", "convolution", "recurrent", "losses", "updates",
             "optimizers", *BACKEND)
 
 
-class Kernel:
-    """Something that chooses a concrete function for its arguments: `pick(args)` returns (function, arguments)."""
-
-    __slots__ = ()
-
-    def __call__(self, *args):
-        function, args = self.pick(args)
-        function(*args)
-
-
-def launch(kernel, *args):
-    """Call kernel(*args), and note the call where a plan is being captured. Any function that writes into its
-    arguments is a kernel, NumPy's with `out` among them."""
-    if isinstance(kernel, Kernel):
-        kernel, args = kernel.pick(args)
-    kernel(*args)
-    if mode.plan is not None:
-        mode.plan.steps.append((kernel, args))
-
-
 def set_num_threads(n):
-    """Let kernels use n threads (ValueError where the machine, or NUMBA_NUM_THREADS, has fewer)."""
+    """Let kernels use n threads; ValueError where the machine, or NUMBA_NUM_THREADS, has fewer."""
     from .backend import compiled
 
     compiled.set_num_threads(n)

@@ -12,9 +12,9 @@ Arrays are (batch, heads, tokens, features); they may be views, as long as the f
 
 import numpy as np
 
-from .backend.compiled import jit, kernel, prange, span
+from .backend.compiled import chunk_bounds, jit, kernel, prange
 from .backend.math32 import exp_of, log_of, maximum
-from .backend.small import ROWS, tile_row, turn
+from .backend.small_gemm import ROWS, tile_row, transpose_scaled
 from .normalization import put
 
 QUERIES, KEYS = 64, 128  # of a block: its scores take 32 KB
@@ -66,7 +66,7 @@ def add_mask(scores, mask, lo, first):
 
 
 @jit
-def hide(scores, ahead):
+def mask_causal(scores, ahead):
     """scores[key, query] = -∞ where the query may not see the key"""
     for j in range(ahead + 1, scores.shape[0]):
         row = scores[j]
@@ -75,7 +75,7 @@ def hide(scores, ahead):
 
 
 @jit
-def raise_to(top, scores):
+def update_maximum(top, scores):
     """top[query] ← the largest of itself and of scores[:, query]"""
     for j in range(scores.shape[0]):
         for i in range(top.size):
@@ -89,7 +89,7 @@ def finite_or_zero(y, x):
 
 
 @jit
-def shrink(total, factor, shift):
+def rescale(total, factor, shift):
     """factor ← exp(factor - shift); total ← total · factor"""
     zero = total.dtype.type(0)
     for i in range(total.size):
@@ -111,7 +111,7 @@ def exponentials(total, scores, shift):
 
 
 @jit
-def slopes(ds, p, shift, mean, scale):
+def score_gradients(ds, p, shift, mean, scale):
     """p, which holds the scores s, becomes exp(s - shift), the probabilities; ds, which holds ∂L/∂p, becomes
     ∂L/∂s = scale · p (∂L/∂p - Σ p ∂L/∂p)."""
     zero = p.dtype.type(0)
@@ -151,25 +151,25 @@ def finish(out, lse, top, total, factor):
 
 
 @jit
-def attend(out, lse, q, k, v, mask, causal, scale, turned, memory, top, shift, total, factor):
+def attend(out, lse, q, k, v, mask, causal, scale, q_t, memory, top, shift, total, factor):
     """One head: out = softmax(q kᵀ scale + mask) v, lse = the logarithm of each softmax's denominator."""
     for lo in range(0, q.shape[0], QUERIES):
         hi = min(lo + QUERIES, q.shape[0])
-        turn(turned, q[lo:hi], scale)
+        transpose_scaled(q_t, q[lo:hi], scale)
         top[:], total[:], out[lo:hi] = -np.inf, 0, 0
         end = min(hi, k.shape[0]) if causal else k.shape[0]
         for first in range(0, end, KEYS):
             last = min(first + KEYS, end)
             ahead = lo - first if causal else KEYS
             scores = memory[:last - first]
-            scores_of(scores, k[first:last], turned, ahead)
+            scores_of(scores, k[first:last], q_t, ahead)
             if mask.size:
                 add_mask(scores, mask, lo, first)
-            hide(scores, ahead)
+            mask_causal(scores, ahead)
             put(factor, top)
-            raise_to(top, scores)
+            update_maximum(top, scores)
             finite_or_zero(shift, top)  # where no key was seen yet
-            shrink(total, factor, shift)
+            rescale(total, factor, shift)
             exponentials(total, scores, shift)
             if first:
                 scale_rows(out[lo:hi], factor)
@@ -184,26 +184,26 @@ def head_mask(mask, b, h):
 
 
 @kernel(grain=4096)
-def attention(out, lse, q, k, v, mask, causal, scale, parts):
+def attention(out, lse, q, k, v, mask, causal, scale, chunks):
     """out[b, h] = softmax(q[b, h] k[b, h]ᵀ · scale + mask[b, h]) v[b, h]; lse (batch, heads, queries) is kept.
 
     mask (batch, heads, queries, keys) is added to the scores (a broadcast view will do; of size 0 for none). With
     `causal` query i sees the keys 0 … i only. A query whose mask is -∞ for every key gets 0. Vaswani et al. (2017).
     """
     heads, width = q.shape[1], columns(q.shape[2])
-    for part in prange(parts):
-        turned, memory = np.empty((q.shape[3], width), out.dtype), np.empty((KEYS, width), out.dtype)
+    for chunk in prange(chunks):
+        q_t, memory = np.empty((q.shape[3], width), out.dtype), np.empty((KEYS, width), out.dtype)
         top, shift, total, factor = (np.empty(width, out.dtype), np.empty(width, out.dtype),
                                      np.empty(width, out.dtype), np.empty(width, out.dtype))
-        lo, hi = span(q.shape[0] * heads, part, parts)
+        lo, hi = chunk_bounds(q.shape[0] * heads, chunk, chunks)
         for i in range(lo, hi):
             b, h = i // heads, i % heads
             attend(out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h], head_mask(mask, b, h), causal,
-                   out.dtype.type(scale), turned, memory, top, shift, total, factor)
+                   out.dtype.type(scale), q_t, memory, top, shift, total, factor)
 
 
 @jit
-def attend_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, turned_q, turned_g, memory, second, shift,
+def attend_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, q_t, g_t, memory, second, shift,
                     mean):
     """One head. With p the probabilities: dv = pᵀ g, ∂L/∂p = g vᵀ, dq = ∂L/∂s k, dk = ∂L/∂sᵀ q; Σ p ∂L/∂p = g · out.
     """
@@ -211,8 +211,8 @@ def attend_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, turne
     dv[:, :] = 0
     for lo in range(0, q.shape[0], QUERIES):
         hi = min(lo + QUERIES, q.shape[0])
-        turn(turned_q, q[lo:hi], scale)
-        turn(turned_g, g[lo:hi], g.dtype.type(1))
+        transpose_scaled(q_t, q[lo:hi], scale)
+        transpose_scaled(g_t, g[lo:hi], g.dtype.type(1))
         shift[:], mean[:], dq[lo:hi] = 0, 0, 0
         put(shift, lse[lo:hi])
         dots(mean, g[lo:hi], out[lo:hi])
@@ -221,28 +221,28 @@ def attend_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, turne
             last = min(first + KEYS, end)
             ahead = lo - first if causal else KEYS
             p, ds = memory[:last - first], second[:last - first]
-            scores_of(p, k[first:last], turned_q, ahead)
-            scores_of(ds, v[first:last], turned_g, ahead)
+            scores_of(p, k[first:last], q_t, ahead)
+            scores_of(ds, v[first:last], g_t, ahead)
             if mask.size:
                 add_mask(p, mask, lo, first)
-            hide(p, ahead)
-            slopes(ds, p, shift, mean, scale)
+            mask_causal(p, ahead)
+            score_gradients(ds, p, shift, mean, scale)
             add_to_keys(dv[first:last], p, g[lo:hi], ahead)
             add_to_keys(dk[first:last], ds, q[lo:hi], ahead)
             add_to_queries(dq[lo:hi], ds, k[first:last], ahead)
 
 
 @kernel(grain=4096)
-def attention_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, parts):
+def attention_backward(dq, dk, dv, g, out, lse, q, k, v, mask, causal, scale, chunks):
     """The gradients of q, k and v, for the gradient g of out."""
     heads, width = q.shape[1], columns(q.shape[2])
-    for part in prange(parts):
-        turned_q, turned_g = np.empty((q.shape[3], width), dq.dtype), np.empty((v.shape[3], width), dq.dtype)
+    for chunk in prange(chunks):
+        q_t, g_t = np.empty((q.shape[3], width), dq.dtype), np.empty((v.shape[3], width), dq.dtype)
         memory, second = np.empty((KEYS, width), dq.dtype), np.empty((KEYS, width), dq.dtype)
         shift, mean = np.empty(width, dq.dtype), np.empty(width, dq.dtype)
-        lo, hi = span(q.shape[0] * heads, part, parts)
+        lo, hi = chunk_bounds(q.shape[0] * heads, chunk, chunks)
         for i in range(lo, hi):
             b, h = i // heads, i % heads
             attend_backward(dq[b, h], dk[b, h], dv[b, h], g[b, h], out[b, h], lse[b, h], q[b, h], k[b, h], v[b, h],
-                            head_mask(mask, b, h), causal, dq.dtype.type(scale), turned_q, turned_g, memory, second,
+                            head_mask(mask, b, h), causal, dq.dtype.type(scale), q_t, g_t, memory, second,
                             shift, mean)

@@ -3,129 +3,72 @@
 import functools
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from . import Kernel
-from .backend import blas, compiled, panels
-from .backend.compiled import jit, kernel, prange, span
+from .backend import blas, compiled
+from .backend.blas import gemm, single_threaded
+from .backend.compiled import chunk_bounds, jit, kernel, prange
 from .backend.math32 import row
 from .normalization import add, add_rows, put
 
 # ---------------------------------------------------------------------------------------------------- matrix products
 
 
-def gemm(c, a, b, ta, tb, alpha, beta):
-    """C ← α A B + β C. c, a, b are 2-D with their rows in one piece; a holds Aᵀ where `ta`, b holds Bᵀ where `tb`."""
-    product = alpha * ((a.T if ta else a) @ (b.T if tb else b))
-    c[...] = product + beta * c if beta else product
-
-
-@overload(gemm, jit_options={"nogil": True})
-def gemm_compiled(c, a, b, ta, tb, alpha, beta):
-    product, real = (blas.sgemm, np.float32) if c.dtype == types.float32 else (blas.dgemm, np.float64)
-
-    def call(c, a, b, ta, tb, alpha, beta):
-        m, n = c.shape
-        k = a.shape[0] if ta else a.shape[1]
-        product(blas.ROWS, blas.TRANSPOSED if ta else blas.AS_IT_IS, blas.TRANSPOSED if tb else blas.AS_IT_IS,
-                m, n, k, real(alpha), a.ctypes, step(a), b.ctypes, step(b), real(beta), c.ctypes, step(c))
-
-    def loops(c, a, b, ta, tb, alpha, beta):
-        for i in range(c.shape[0]):
-            for j in range(c.shape[1]):
-                s = c[i, j] * beta if beta else c[i, j] * 0
-                for k in range(a.shape[0] if ta else a.shape[1]):
-                    s += alpha * (a[k, i] if ta else a[i, k]) * (b[j, k] if tb else b[k, j])
-                c[i, j] = s
-
-    def vectors(c, a, b, ta, tb, alpha, beta):
-        m, n = c.shape
-        by_panels(c.ctypes.data, a.ctypes.data, b.ctypes.data, m, n, a.shape[0] if ta else a.shape[1], ta, tb,
-                  real(alpha), real(beta), step(a), step(b), step(c))
-
-    if panels.found:
-        panels.prepare(c.dtype.name)
-        by_panels = panels.products[c.dtype.name]
-        return vectors
-    return call if blas.found else loops
-
-
-@functools.cache
-def native(dtype):
-    """Whether kernels may multiply such numbers; else NumPy's product is the better one."""
-    if panels.found:
-        panels.prepare(dtype.name)
-    return blas.found or panels.found
+# Numba compiles a function anew for each literal that it is called with, and for each type of `chunk`; not for these.
+YES, NO, integer = np.bool_(True), np.bool_(False), np.int64
 
 
 @jit
-def alone(threads):
-    """See `blas.alone`; not needed where the products of kernels are our own."""
-    return 0 if panels.found else blas.alone(threads)
-
-
-@jit
-def step(x):
-    """How many elements lie between the beginnings of two rows."""
-    return max(x.strides[0] // x.itemsize, x.shape[1], 1)
-
-
-# Numba compiles a function anew for each literal that it is called with, and for each type of `part`; not for these.
-YES, NO, whole = np.bool_(True), np.bool_(False), np.int64
-
-
-@jit
-def share_of_product(c, a, b, ta, tb, part, parts):
-    """One part of C = A B, whose longer side is split."""
+def chunk_of_product(c, a, b, ta, tb, chunk, chunks):
+    """One chunk of C = A B, whose longer side is split."""
     m, n = c.shape
     if m >= n:
-        lo, hi = span(m, part, parts)
+        lo, hi = chunk_bounds(m, chunk, chunks)
         gemm(c[lo:hi], a[:, lo:hi] if ta else a[lo:hi, :], b, ta, tb, 1, 0)
     else:
-        lo, hi = span(n, part, parts)
+        lo, hi = chunk_bounds(n, chunk, chunks)
         gemm(c[:, lo:hi], a, b[lo:hi, :] if tb else b[:, lo:hi], ta, tb, 1, 0)
 
 
 @kernel
-def product(c, a, b, ta, tb, parts):
+def product(c, a, b, ta, tb, chunks):
     """C = A B, shared among the threads. a holds A by rows, or Aᵀ where `ta`; b likewise."""
-    before = alone(1)
-    for part in prange(parts):
-        share_of_product(c, a, b, ta, tb, whole(part), parts)
-    alone(before)
+    before = single_threaded(1)
+    for chunk in prange(chunks):
+        chunk_of_product(c, a, b, ta, tb, integer(chunk), chunks)
+    single_threaded(before)
 
 
 @kernel
-def products(c, a, b, ta, tb, parts):
+def products(c, a, b, ta, tb, chunks):
     """c[i] = A[i] B[i], the matrices split among the threads."""
-    before = alone(1)
-    for part in prange(parts):
-        lo, hi = span(c.shape[0], part, parts)
+    before = single_threaded(1)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(c.shape[0], chunk, chunks)
         for i in range(lo, hi):
             gemm(c[i], a[i], b[i], ta, tb, 1, 0)
-    alone(before)
+    single_threaded(before)
 
 
 def by_numpy(a, b, c):
     """C = A B for any arrays."""
-    before = blas.alone(1)
+    before = blas.single_threaded(1)
     try:
         np.matmul(a, b, c)
     finally:
-        blas.alone(before)
+        blas.single_threaded(before)
 
 
 GRAIN = 1 << 20  # multiplications for each thread: about 10 µs
 
 
-def by_rows(x):
+def memory_order(x):
     """(array, whether it holds the transposed matrices) of matrices that lie in memory row by row or column by column,
     else None."""
     if x.flags.c_contiguous:
         return x, False
-    turned = x.mT
-    return (turned, True) if turned.flags.c_contiguous else None
+    transposed = x.mT
+    return (transposed, True) if transposed.flags.c_contiguous else None
 
 
 class Product(Kernel):
@@ -133,11 +76,11 @@ class Product(Kernel):
 
     __slots__ = ()
 
-    def pick(self, args):
+    def dispatch(self, args):
         c, a, b = args
-        left, right = by_rows(a), by_rows(b)
+        left, right = memory_order(a), memory_order(b)
         if (left is None or right is None or not c.flags.c_contiguous or not a.size or not b.size
-                or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f" or not native(c.dtype)
+                or not c.dtype == a.dtype == b.dtype or c.dtype.kind != "f" or not blas.found
                 or a.ndim != b.ndim or (a.ndim > 2 and a.shape[:-2] != b.shape[:-2])):
             return by_numpy, (a, b, c)
         (a, ta), (b, tb) = left, right
@@ -146,9 +89,9 @@ class Product(Kernel):
             if len(c) == 1:
                 c, a, b = c[0], a[0], b[0]
         function = product if c.ndim == 2 else products
-        parts = c.size * (a.shape[-2] if ta else a.shape[-1]) // GRAIN
-        if parts > 1 and compiled.threads > 1:
-            return function.parallel, (c, a, b, ta, tb, min(parts, compiled.threads, c.size if c.ndim < 3 else len(c)))
+        chunks = c.size * (a.shape[-2] if ta else a.shape[-1]) // GRAIN
+        if chunks > 1 and compiled.threads > 1:
+            return function.parallel, (c, a, b, ta, tb, min(chunks, compiled.threads, c.size if c.ndim < 3 else len(c)))
         return function.serial, (c, a, b, ta, tb, 1)
 
 
@@ -188,18 +131,18 @@ def add_bias_keep_and_activate(y, z, b):
             out[j] = f(kept[j])  # noqa: F821
 
 
-def layer_kernel(y, z, x, w, b, parts):
+def layer_kernel(y, z, x, w, b, chunks):
     """z = x wᵀ + b; y = f(z)"""
-    before = alone(1)
-    for part in prange(parts):
-        share_of_product(z, x, w, NO, YES, whole(part), parts)
-    alone(before)
-    if parts > 1 and y.size > ENOUGH:
-        for part in prange(parts):
-            lo, hi = span(y.shape[0], part, parts)
-            chunk(y[lo:hi], z[lo:hi], b)  # noqa: F821
+    before = single_threaded(1)
+    for chunk in prange(chunks):
+        chunk_of_product(z, x, w, NO, YES, integer(chunk), chunks)
+    single_threaded(before)
+    if chunks > 1 and y.size > ENOUGH:
+        for chunk in prange(chunks):
+            lo, hi = chunk_bounds(y.shape[0], chunk, chunks)
+            apply(y[lo:hi], z[lo:hi], b)  # noqa: F821
     else:
-        chunk(y, z, b)  # noqa: F821
+        apply(y, z, b)  # noqa: F821
 
 
 class Layer(Kernel):
@@ -208,21 +151,21 @@ class Layer(Kernel):
     def __init__(self, name):
         function, names = ((add_bias_keep_and_activate if keeps_input(name) else add_bias_and_activate,
                             {"f": row(name)}) if name else (add_bias, {}))
-        self.chunk = jit(function, name=f"bias_{name}_chunk", **names)
-        self.parts = kernel(layer_kernel, name=f"layer_{name}", chunk=self.chunk)
+        self.apply = jit(function, name=f"bias_{name}_chunk", **names)
+        self.kernel = kernel(layer_kernel, name=f"layer_{name}", apply=self.apply)
 
-    def pick(self, args):
+    def dispatch(self, args):
         y, z, x, w, b = args
-        if not native(y.dtype):
+        if not blas.found:
             return self.by_numpy, args
-        parts = y.size * x.shape[1] // GRAIN
-        if parts > 1 and compiled.threads > 1:
-            return self.parts.parallel, (*args, min(parts, compiled.threads))
-        return self.parts.serial, (*args, 1)
+        chunks = y.size * x.shape[1] // GRAIN
+        if chunks > 1 and compiled.threads > 1:
+            return self.kernel.parallel, (*args, min(chunks, compiled.threads))
+        return self.kernel.serial, (*args, 1)
 
     def by_numpy(self, y, z, x, w, b):
         np.matmul(x, w.T, z)
-        self.chunk(y, z, b)
+        self.apply(y, z, b)
 
 
 @functools.cache
@@ -235,18 +178,18 @@ def layer(name=None):
 
 
 @kernel
-def layer_backward_together(dx, dw, db, z, x, w, parts):
-    sums = np.zeros((parts, z.shape[1]), z.dtype)
-    before = alone(1)
-    for part in prange(parts):
+def layer_backward_together(dx, dw, db, z, x, w, chunks):
+    sums = np.zeros((chunks, z.shape[1]), z.dtype)
+    before = single_threaded(1)
+    for chunk in prange(chunks):
         if dx is not None:
-            share_of_product(dx, z, w, NO, NO, whole(part), parts)
+            chunk_of_product(dx, z, w, NO, NO, integer(chunk), chunks)
         if dw is not None:
-            share_of_product(dw, z, x, YES, NO, whole(part), parts)
+            chunk_of_product(dw, z, x, YES, NO, integer(chunk), chunks)
         if db is not None:
-            lo, hi = span(z.shape[0], part, parts)
-            add_rows(sums[part], z[lo:hi])
-    alone(before)
+            lo, hi = chunk_bounds(z.shape[0], chunk, chunks)
+            add_rows(sums[chunk], z[lo:hi])
+    single_threaded(before)
     if db is not None:
         add_rows(db, sums)
 
@@ -256,13 +199,13 @@ class LayerBackward(Kernel):
 
     __slots__ = ()
 
-    def pick(self, args):
+    def dispatch(self, args):
         dx, dw, _, z, _, w = args
-        if not native(z.dtype):
+        if not blas.found:
             return self.by_numpy, args
-        parts = w.size * z.shape[0] * ((dx is not None) + (dw is not None)) // GRAIN
-        if parts > 1 and compiled.threads > 1:
-            return layer_backward_together.parallel, (*args, min(parts, compiled.threads))
+        chunks = w.size * z.shape[0] * ((dx is not None) + (dw is not None)) // GRAIN
+        if chunks > 1 and compiled.threads > 1:
+            return layer_backward_together.parallel, (*args, min(chunks, compiled.threads))
         return layer_backward_together.serial, (*args, 1)
 
     @staticmethod
@@ -278,26 +221,26 @@ class LayerBackward(Kernel):
 layer_backward = LayerBackward()
 
 
-def slopes(dz, g, z, y):
+def derivatives(dz, g, z, y):
     for j in range(dz.size):
-        dz[j] = g[j] * slope(z[j], y[j])  # noqa: F821
+        dz[j] = g[j] * derivative(z[j], y[j])  # noqa: F821
 
 
-def slope_and_sums(dz, sums, g, z, y):
+def derivative_and_sums(dz, sums, g, z, y):
     sums[:] = 0
     new = np.empty_like(sums)  # a row of its own: dz may be g, and loops over overlapping arrays do not vectorise
     for i in range(g.shape[0]):
-        slopes(new, g[i], z[i], y[i])
+        derivatives(new, g[i], z[i], y[i])
         put(dz[i], new)
         add(sums, new)
 
 
-def bias_act_backward_kernel(dz, db, g, z, y, parts):
+def bias_act_backward_kernel(dz, db, g, z, y, chunks):
     """dz[i, j] = g[i, j] f'(z[i, j]); db[j] = Σᵢ dz[i, j]"""
-    sums = np.zeros((parts, db.size), db.dtype)
-    for part in prange(parts):
-        lo, hi = span(g.shape[0], part, parts)
-        chunk(dz[lo:hi], sums[part], g[lo:hi], z[lo:hi], y[lo:hi])  # noqa: F821
+    sums = np.zeros((chunks, db.size), db.dtype)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(g.shape[0], chunk, chunks)
+        apply(dz[lo:hi], sums[chunk], g[lo:hi], z[lo:hi], y[lo:hi])  # noqa: F821
     add_rows(db, sums)
 
 
@@ -305,62 +248,56 @@ def bias_act_backward_kernel(dz, db, g, z, y, parts):
 def bias_act_backward(name):
     """The kernel (dz, db, g, z, y): dz = g · f', db = Σ rows of dz, where y = f(z), and z is y unless
     `keeps_input(name)`."""
-    row_by_row = jit(slopes, name=f"{name}_slopes", slope=row(name, 0))
-    chunk = jit(slope_and_sums, name=f"bias_{name}_backward_chunk", slopes=row_by_row)
-    return kernel(bias_act_backward_kernel, name=f"bias_{name}_backward", chunk=chunk)
+    row_by_row = jit(derivatives, name=f"{name}_derivatives", derivative=row(name, 0))
+    apply = jit(derivative_and_sums, name=f"bias_{name}_backward_chunk", derivatives=row_by_row)
+    return kernel(bias_act_backward_kernel, name=f"bias_{name}_backward", apply=apply)
 
 
 # --------------------------------------------------------------------------------------------------------------- sums
 
 @kernel(measure=1, grain=32768)
-def column_sums(out, x, parts):
+def column_sums(out, x, chunks):
     """out[j] = Σᵢ x[i, j]"""
-    sums = np.zeros((parts, out.size), out.dtype)
-    for part in prange(parts):
-        lo, hi = span(x.shape[0], part, parts)
-        add_rows(sums[part], x[lo:hi])
+    sums = np.zeros((chunks, out.size), out.dtype)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.shape[0], chunk, chunks)
+        add_rows(sums[chunk], x[lo:hi])
     add_rows(out, sums)
 
 
-@jit
-def blocked_sum(x):
-    """The sum; blocks are added up in double precision, so that long sums keep their accuracy."""
+def blocked_form(x):
+    """Blocks are added up in double precision, so that long sums keep their accuracy."""
     s = 0.0
     for lo in range(0, x.size, 4096):
         block = x[lo:lo + 4096]
-        part = x.dtype.type(0)
+        partial = x.dtype.type(0)
         for i in range(block.size):
-            part += block[i]
-        s += part
+            partial += term(block[i])  # noqa: F821
+        s += partial
     return s
 
 
+blocked_sum = jit(blocked_form, name="blocked_sum", term=jit(lambda x: x, name="itself"))
+blocked_sum_of_squares = jit(blocked_form, name="blocked_sum_of_squares", term=jit(lambda x: x * x, name="square"))
+
+
 @kernel(measure=1, grain=65536)
-def total(out, x, factor, parts):
+def total(out, x, factor, chunks):
     """out[0] = factor · Σᵢ x[i]"""
-    sums = np.zeros(parts)
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
-        sums[part] = blocked_sum(x[lo:hi])
+    sums = np.zeros(chunks)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
+        sums[chunk] = blocked_sum(x[lo:hi])
     out[0] = sums.sum() * factor
 
 
-@jit
-def squares(x):
-    s = x.dtype.type(0)
-    for i in range(x.size):
-        s += x[i] * x[i]
-    return s
-
-
 @kernel(measure=1, grain=65536)
-def total_of_squares(out, x, parts):
-    """out[0] = Σᵢ x[i]²; blocks are added up in double precision."""
-    sums = np.zeros(parts)
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
-        for begin in range(lo, hi, 4096):
-            sums[part] += squares(x[begin:min(begin + 4096, hi)])
+def total_of_squares(out, x, chunks):
+    """out[0] = Σᵢ x[i]²"""
+    sums = np.zeros(chunks)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
+        sums[chunk] = blocked_sum_of_squares(x[lo:hi])
     out[0] = sums.sum()
 
 
@@ -376,18 +313,18 @@ def transpose_rows(y, x, lo, hi):
 
 
 @kernel
-def transpose(y, x, parts):
+def transpose(y, x, chunks):
     """y[i, j] = x[j, i], by tiles of 16 × 16 that stay in the cache"""
-    for part in prange(parts):
-        lo, hi = span(y.shape[0], part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(y.shape[0], chunk, chunks)
         transpose_rows(y, x, lo, hi)
 
 
 @kernel
-def embedding(out, weight, indices, parts):
+def embedding(out, weight, indices, chunks):
     """out[i] = weight[indices[i]]; an index outside gives a row of NaN."""
-    for part in prange(parts):
-        lo, hi = span(indices.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(indices.size, chunk, chunks)
         for i in range(lo, hi):
             k = indices[i]
             if 0 <= k < weight.shape[0]:
@@ -397,13 +334,13 @@ def embedding(out, weight, indices, parts):
 
 
 @kernel(measure=1)
-def embedding_backward(dweight, g, indices, parts):
+def embedding_backward(dweight, g, indices, chunks):
     """dweight[k] = Σ of g[i] over all i with indices[i] = k. Each thread owns a range of k, so the order is fixed."""
-    for part in prange(parts):
-        lo, hi = span(dweight.shape[0], part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(dweight.shape[0], chunk, chunks)
         dweight[lo:hi] = 0
         for i in range(indices.size):
             if lo <= indices[i] < hi:
-                row, share = dweight[indices[i]], g[i]
+                row, grad = dweight[indices[i]], g[i]
                 for j in range(row.size):
-                    row[j] += share[j]
+                    row[j] += grad[j]

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from .backend.compiled import jit, kernel, prange, span
+from .backend.compiled import chunk_bounds, jit, kernel, prange
 from .backend.math32 import exp_of, log1p_of, log_of, sigmoid_of
 from .normalization import minus, shifted_exponentials
 
@@ -11,7 +11,7 @@ from .normalization import minus, shifted_exponentials
 @jit
 def cross_entropy_rows(losses, p, logits, targets, ignored):
     """Fills p and the losses (where there is one for each row), and returns their sum."""
-    summed = 0.0
+    total = 0.0
     n = logits.shape[1]
     for i in range(logits.shape[0]):
         out = p[i]
@@ -21,10 +21,10 @@ def cross_entropy_rows(losses, p, logits, targets, ignored):
             out[j] *= inverse
         k = targets[i]
         term = s * 0 if k == ignored else -minus(logits[i, k], m, log_of(s)) if 0 <= k < n else s * np.nan
-        summed += term
+        total += term
         if losses.size:
             losses[i] = term
-    return summed
+    return total
 
 
 @jit
@@ -39,7 +39,7 @@ def weight(targets, ignored, mean):
 
 
 @kernel(measure=1, grain=8192)
-def cross_entropy(loss, p, logits, targets, ignored, mean, parts):
+def cross_entropy(loss, p, logits, targets, ignored, mean, chunks):
     """loss = Σᵢ -log pᵢ[targets[i]], over the rows for a mean, with p = softmax(logits), kept for the backward pass.
 
     logits (rows, n), targets (rows,) integers in [0, n), or `ignored` in rows that do not count; any other target makes
@@ -47,11 +47,11 @@ def cross_entropy(loss, p, logits, targets, ignored, mean, parts):
     """
     rows = targets.size
     each = loss.size == rows and rows > 1
-    sums = np.zeros(parts)
+    sums = np.zeros(chunks)
     if logits.size:
-        for part in prange(parts):
-            lo, hi = span(rows, part, parts)
-            sums[part] = cross_entropy_rows(loss[lo:hi] if each else loss[0:0], p[lo:hi], logits[lo:hi],
+        for chunk in prange(chunks):
+            lo, hi = chunk_bounds(rows, chunk, chunks)
+            sums[chunk] = cross_entropy_rows(loss[lo:hi] if each else loss[0:0], p[lo:hi], logits[lo:hi],
                                             targets[lo:hi], ignored)
     if not each and loss.size:
         loss[0] = sums.sum() * weight(targets, ignored, mean)
@@ -64,82 +64,93 @@ def cross_entropy_backward_rows(dlogits, g, p, targets, ignored, factor):
         if k == ignored:
             out[:] = 0
             continue
-        share = (g[i] if g.size > 1 else g[0]) * factor
+        grad = (g[i] if g.size > 1 else g[0]) * factor
         for j in range(q.size):
-            out[j] = q[j] * share
+            out[j] = q[j] * grad
         if 0 <= k < q.size:
-            out[k] -= share
+            out[k] -= grad
 
 
 @kernel
-def cross_entropy_backward(dlogits, g, p, targets, ignored, mean, parts):
+def cross_entropy_backward(dlogits, g, p, targets, ignored, mean, chunks):
     """dlogits[i, j] = g (p[i, j] - [j = targets[i]]), over the rows for a mean; 0 in the rows that are ignored."""
     rows = targets.size
     factor = p.dtype.type(weight(targets, ignored, mean))
     each = g.size == rows and rows > 1
-    for part in prange(parts):
-        lo, hi = span(rows, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(rows, chunk, chunks)
         cross_entropy_backward_rows(dlogits[lo:hi], g[lo:hi] if each else g, p[lo:hi], targets[lo:hi], ignored, factor)
 
 
-@jit
-def squared_errors(losses, y, target):
+# ---------------------------------------------------------------------------------------- losses element by element
+
+def terms_form(losses, y, target):
     for i in range(y.size):
-        d = y[i] - target[i]
-        losses[i] = d * d
+        losses[i] = term(y[i], target[i])  # noqa: F821
 
 
-@jit
-def sum_of_squared_errors(y, target):
-    s = y.dtype.type(0)
-    for i in range(y.size):
-        d = y[i] - target[i]
-        s += d * d
-    return s
-
-
-@jit
-def blocked_squared_errors(y, target):
-    """Their sum; blocks are added up in double precision, so that long sums keep their accuracy."""
+def sum_form(y, target):
+    """Blocks are added up in double precision, so that long sums keep their accuracy."""
     s = 0.0
     for lo in range(0, y.size, 4096):
-        s += sum_of_squared_errors(y[lo:lo + 4096], target[lo:lo + 4096])
+        block, wanted = y[lo:lo + 4096], target[lo:lo + 4096]
+        partial = y.dtype.type(0)
+        for i in range(block.size):
+            partial += term(block[i], wanted[i])  # noqa: F821
+        s += partial
     return s
 
 
-@kernel(measure=1)
-def mse(loss, y, target, factor, parts):
-    """loss = factor Σᵢ (y[i] - target[i])², or the terms themselves; y and target 1-D."""
+def loss_form(loss, y, target, factor, chunks):
+    """loss = factor Σᵢ term(y[i], target[i]), or the terms themselves; y and target 1-D."""
     each = loss.size == y.size and y.size > 1
-    sums = np.zeros(parts)
-    for part in prange(parts):
-        lo, hi = span(y.size, part, parts)
+    sums = np.zeros(chunks)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(y.size, chunk, chunks)
         if each:
-            squared_errors(loss[lo:hi], y[lo:hi], target[lo:hi])
+            terms(loss[lo:hi], y[lo:hi], target[lo:hi])  # noqa: F821
         else:
-            sums[part] = blocked_squared_errors(y[lo:hi], target[lo:hi])
+            sums[chunk] = sum_of_terms(y[lo:hi], target[lo:hi])  # noqa: F821
     if not each and loss.size:
         loss[0] = sums.sum() * factor
 
 
-@jit
-def mse_backward_chunk(dy, g, y, target, factor):
+def derivative_form(dy, g, y, target, factor):
     if g.size > 1:
         for i in range(y.size):
-            dy[i] = g[i] * factor * (y[i] - target[i])
+            dy[i] = g[i] * factor * derivative(y[i], target[i])  # noqa: F821
     elif y.size:
-        share = g[0] * factor
+        grad = g[0] * factor
         for i in range(y.size):
-            dy[i] = share * (y[i] - target[i])
+            dy[i] = grad * derivative(y[i], target[i])  # noqa: F821
 
 
-@kernel
-def mse_backward(dy, g, y, target, factor, parts):
-    """dy[i] = 2 g factor (y[i] - target[i])"""
+def loss_backward_form(dy, g, y, target, factor, chunks):
+    """dy[i] = g factor ∂term/∂y"""
     each = g.size == y.size and y.size > 1
-    for part in prange(parts):
-        lo, hi = span(y.size, part, parts)
-        mse_backward_chunk(dy[lo:hi], g[lo:hi] if each else g, y[lo:hi], target[lo:hi], y.dtype.type(2 * factor))
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(y.size, chunk, chunks)
+        apply(dy[lo:hi], g[lo:hi] if each else g, y[lo:hi], target[lo:hi], y.dtype.type(factor))  # noqa: F821
+
+
+def element_loss(name, term, derivative):
+    """The kernels (loss, y, target, factor) and (dy, g, y, target, factor) of a loss that is a sum over elements."""
+    terms, sum_of_terms = jit(terms_form, name=f"{name}_terms", term=term), jit(sum_form, name=f"{name}_sum", term=term)
+    apply = jit(derivative_form, name=f"{name}_derivative", derivative=derivative)
+    return (kernel(loss_form, name=name, measure=1, terms=terms, sum_of_terms=sum_of_terms),
+            kernel(loss_backward_form, name=f"{name}_backward", apply=apply))
+
+
+@jit
+def squared_error(y, t):
+    """(y - t)²"""
+    return (y - t) * (y - t)
+
+
+@jit
+def squared_error_derivative(y, t):
+    """2 (y - t)"""
+    return (y - t) + (y - t)
 
 
 @jit
@@ -149,49 +160,10 @@ def logistic_loss(z, t):
 
 
 @jit
-def logistic_losses(losses, z, target):
-    for i in range(z.size):
-        losses[i] = logistic_loss(z[i], target[i])
+def logistic_loss_derivative(z, t):
+    """σ(z) - t"""
+    return sigmoid_of(z) - t
 
 
-@jit
-def blocked_logistic_losses(z, target):
-    s = 0.0
-    for lo in range(0, z.size, 4096):
-        block, wanted = z[lo:lo + 4096], target[lo:lo + 4096]
-        part = z.dtype.type(0)
-        for i in range(block.size):
-            part += logistic_loss(block[i], wanted[i])
-        s += part
-    return s
-
-
-@kernel(measure=1)
-def bce_with_logits(loss, z, target, factor, parts):
-    """loss = factor Σᵢ -t log σ(z) - (1 - t) log(1 - σ(z)), or the terms themselves; z and target 1-D."""
-    each = loss.size == z.size and z.size > 1
-    sums = np.zeros(parts)
-    for part in prange(parts):
-        lo, hi = span(z.size, part, parts)
-        if each:
-            logistic_losses(loss[lo:hi], z[lo:hi], target[lo:hi])
-        else:
-            sums[part] = blocked_logistic_losses(z[lo:hi], target[lo:hi])
-    if not each and loss.size:
-        loss[0] = sums.sum() * factor
-
-
-@jit
-def bce_with_logits_backward_chunk(dz, g, z, target, factor):
-    for i in range(z.size):
-        dz[i] = (g[i] if g.size > 1 else g[0]) * factor * (sigmoid_of(z[i]) - target[i])
-
-
-@kernel
-def bce_with_logits_backward(dz, g, z, target, factor, parts):
-    """dz[i] = g factor (σ(z[i]) - t[i])"""
-    each = g.size == z.size and z.size > 1
-    for part in prange(parts):
-        lo, hi = span(z.size, part, parts)
-        bce_with_logits_backward_chunk(dz[lo:hi], g[lo:hi] if each else g, z[lo:hi], target[lo:hi],
-                                       z.dtype.type(factor))
+mse, mse_backward = element_loss("mse", squared_error, squared_error_derivative)
+bce_with_logits, bce_with_logits_backward = element_loss("bce_with_logits", logistic_loss, logistic_loss_derivative)

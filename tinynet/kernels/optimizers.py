@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from . import updates
-from .backend.compiled import INTERPRETED, jit, kernel, prange, span
+from .backend.compiled import INTERPRETED, chunk_bounds, jit, kernel, prange
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # of the control register MXCSR: results and operands below the normal range count as zero
@@ -68,11 +68,11 @@ def plain_sgd_chunk(p, g, lr, decay):
 
 
 @kernel(grain=32768)
-def plain_sgd(p, g, h, parts):
+def plain_sgd(p, g, h, chunks):
     """Without momentum; h as for sgd."""
     real = p.dtype.type
-    for part in prange(parts):
-        lo, hi = span(p.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(p.size, chunk, chunks)
         plain_sgd_chunk(p[lo:hi], g[lo:hi], real(h[0]), real(h[3]))
 
 
@@ -85,10 +85,10 @@ def sgd_chunk(p, g, velocity, h):
 
 
 @kernel(grain=32768)
-def sgd(p, g, velocity, h, parts):
+def sgd(p, g, velocity, h, chunks):
     """h = sgd_terms(t, lr, momentum, dampening, weight_decay, nesterov)"""
-    for part in prange(parts):
-        lo, hi = span(p.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(p.size, chunk, chunks)
         before = flush_denormals()
         sgd_chunk(p[lo:hi], g[lo:hi], velocity[lo:hi], h)
         restore(before)
@@ -103,16 +103,16 @@ def adam_chunk(p, g, m, v, h):
                                   correction, decay)
 
 
-def adam_kernel(p, g, m, v, h, parts):
+def adam_kernel(p, g, m, v, h, chunks):
     """h = adam_terms(t, lr, beta1, beta2, eps, weight_decay), adamw_terms for AdamW"""
-    for part in prange(parts):
-        lo, hi = span(p.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(p.size, chunk, chunks)
         before = flush_denormals()
-        chunk(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], h)  # noqa: F821
+        apply(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], h)  # noqa: F821
         restore(before)
 
 
-adam, adamw = (kernel(adam_kernel, name=name, grain=16384, chunk=jit(adam_chunk, name=f"{name}_chunk", update=update))
+adam, adamw = (kernel(adam_kernel, name=name, grain=16384, apply=jit(adam_chunk, name=f"{name}_chunk", update=update))
                for name, update in (("adam", adam_update), ("adamw", adamw_update)))
 
 
@@ -126,10 +126,10 @@ def rmsprop_chunk(p, g, square, velocity, h):
 
 
 @kernel
-def rmsprop(p, g, square, velocity, h, parts):
+def rmsprop(p, g, square, velocity, h, chunks):
     """h = rmsprop_terms(t, lr, alpha, eps, weight_decay, momentum)"""
-    for part in prange(parts):
-        lo, hi = span(p.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(p.size, chunk, chunks)
         before = flush_denormals()
         rmsprop_chunk(p[lo:hi], g[lo:hi], square[lo:hi], velocity[lo:hi], h)
         restore(before)
@@ -145,10 +145,10 @@ def rmsprop_centered_chunk(p, g, square, mean, velocity, h):
 
 
 @kernel
-def rmsprop_centered(p, g, square, mean, velocity, h, parts):
+def rmsprop_centered(p, g, square, mean, velocity, h, chunks):
     """h = rmsprop_terms(t, lr, alpha, eps, weight_decay, momentum)"""
-    for part in prange(parts):
-        lo, hi = span(p.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(p.size, chunk, chunks)
         before = flush_denormals()
         rmsprop_centered_chunk(p[lo:hi], g[lo:hi], square[lo:hi], mean[lo:hi], velocity[lo:hi], h)
         restore(before)

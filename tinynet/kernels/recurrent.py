@@ -16,20 +16,20 @@ import functools
 
 import numpy as np
 
-from .backend.compiled import jit, kernel, prange, span
+from .backend.compiled import chunk_bounds, jit, kernel, prange
 from .backend.math32 import row
-from .backend.small import multiply, turn
+from .backend.small_gemm import multiply, transpose_scaled
 from .normalization import add, put
 
-sigmoid, tanh = row("sigmoid"), row("tanh")
-sigmoid_slope, tanh_slope = row("sigmoid", 0), row("tanh", 0)
+tanh = row("tanh")
+sigmoid_derivative, tanh_derivative = row("sigmoid", 0), row("tanh", 0)
 
 
 @jit
-def turned(weight):
+def transposed(weight):
     """The transposed matrix, laid out anew for products."""
     y = np.empty((weight.shape[1], weight.shape[0]), weight.dtype)
-    turn(y, weight, weight.dtype.type(1))
+    transpose_scaled(y, weight, weight.dtype.type(1))
     return y
 
 
@@ -42,32 +42,32 @@ def add_and_activate(y, x):
             out[j] = f(out[j] + more[j])  # noqa: F821
 
 
-def rnn_kernel(h, x, weight, parts):
+def rnn_kernel(h, x, weight, chunks):
     """h[t + 1] = f(x[t] + h[t] Wᵀ)"""
-    across = turned(weight)
-    for part in prange(parts):
-        lo, hi = span(x.shape[1], part, parts)
+    weight_t = transposed(weight)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.shape[1], chunk, chunks)
         if hi > lo:
             for t in range(x.shape[0]):
-                multiply(h[t + 1, lo:hi], h[t, lo:hi], across, False)
-                chunk(h[t + 1, lo:hi], x[t, lo:hi])  # noqa: F821
+                multiply(h[t + 1, lo:hi], h[t, lo:hi], weight_t, False)
+                apply(h[t + 1, lo:hi], x[t, lo:hi])  # noqa: F821
 
 
-def add_and_slope(dx, dh, g, y):
+def add_and_differentiate(dx, dh, g, y):
     for i in range(y.shape[0]):
         out, later, now, v = dx[i], dh[i], g[i], y[i]
         for j in range(out.size):
-            out[j] = (now[j] + later[j]) * slope(v[j], v[j])  # noqa: F821
+            out[j] = (now[j] + later[j]) * derivative(v[j], v[j])  # noqa: F821
 
 
-def rnn_backward_kernel(dx, dh, g, h, weight, parts):
+def rnn_backward_kernel(dx, dh, g, h, weight, chunks):
     """dx[t] = (g[t] + dx[t + 1] W) · f'(h[t + 1]); dh = dx[0] W, the gradient of the first state"""
-    for part in prange(parts):
-        lo, hi = span(g.shape[1], part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(g.shape[1], chunk, chunks)
         if hi > lo:
             dh[lo:hi] = 0
             for t in range(g.shape[0] - 1, -1, -1):
-                chunk(dx[t, lo:hi], dh[lo:hi], g[t, lo:hi], h[t + 1, lo:hi])  # noqa: F821
+                apply(dx[t, lo:hi], dh[lo:hi], g[t, lo:hi], h[t + 1, lo:hi])  # noqa: F821
                 multiply(dh[lo:hi], dx[t, lo:hi], weight, False)
 
 
@@ -77,29 +77,22 @@ GRAIN = 4096
 @functools.cache
 def rnn(name):
     """The kernel (h, x, weight) for f of that name, whose derivative is known from its value: tanh or relu."""
-    chunk = jit(add_and_activate, name=f"rnn_{name}_chunk", f=row(name))
-    return kernel(rnn_kernel, name=f"rnn_{name}", grain=GRAIN, measure=1, chunk=chunk)
+    apply = jit(add_and_activate, name=f"rnn_{name}_chunk", f=row(name))
+    return kernel(rnn_kernel, name=f"rnn_{name}", grain=GRAIN, measure=1, apply=apply)
 
 
 @functools.cache
 def rnn_backward(name):
     """The kernel (dx, dh, g, h, weight)."""
-    chunk = jit(add_and_slope, name=f"rnn_{name}_backward_chunk", slope=row(name, 0))
-    return kernel(rnn_backward_kernel, name=f"rnn_{name}_backward", grain=GRAIN, chunk=chunk)
+    apply = jit(add_and_differentiate, name=f"rnn_{name}_backward_chunk", derivative=row(name, 0))
+    return kernel(rnn_backward_kernel, name=f"rnn_{name}_backward", grain=GRAIN, apply=apply)
 
 
 # --------------------------------------------------- the arithmetic of gates: in short loops, because these vectorise
 
-@jit
-def sigmoid_of_sum(y, a, x):
+def activate_sum(y, a, x):
     for j in range(y.size):
-        y[j] = sigmoid(a[j] + x[j])
-
-
-@jit
-def tanh_of_sum(y, a, x):
-    for j in range(y.size):
-        y[j] = tanh(a[j] + x[j])
+        y[j] = f(a[j] + x[j])  # noqa: F821
 
 
 @jit
@@ -126,35 +119,33 @@ def times(y, x):
         y[j] *= x[j]
 
 
-@jit
-def through_sigmoid(d, g, other, y):
-    """d = g · other · σ', for a gate of value y that was multiplied by `other`."""
+def through_activation(d, g, other, y):
+    """d = g · other · f', for a gate of value y = f(…) that was multiplied by `other`."""
     for j in range(d.size):
-        d[j] = g[j] * other[j] * sigmoid_slope(y[j], y[j])
+        d[j] = g[j] * other[j] * derivative(y[j], y[j])  # noqa: F821
 
 
-@jit
-def through_tanh(d, g, other, y):
-    for j in range(d.size):
-        d[j] = g[j] * other[j] * tanh_slope(y[j], y[j])
+sigmoid_of_sum, tanh_of_sum = (jit(activate_sum, name=f"{name}_of_sum", f=row(name)) for name in ("sigmoid", "tanh"))
+through_sigmoid, through_tanh = (jit(through_activation, name=f"through_{name}", derivative=row(name, 0))
+                                 for name in ("sigmoid", "tanh"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- LSTM
 
 @kernel(grain=GRAIN, measure=3)
-def lstm(h, c, gates, x, weight, parts):
-    """With i, f, o = σ and g = tanh of the parts (i, f, g, o) of x[t] + h[t] Wᵀ, which are kept in gates[t]:
+def lstm(h, c, gates, x, weight, chunks):
+    """With i, f, o = σ and g = tanh of the quarters (i, f, g, o) of x[t] + h[t] Wᵀ, which are kept in gates[t]:
 
     c[t + 1] = f · c[t] + i · g, h[t + 1] = o · tanh(c[t + 1]). x and gates (steps, batch, 4 n).
     """
     n = h.shape[2]
-    across = turned(weight)
-    for part in prange(parts):
-        lo, hi = span(x.shape[1], part, parts)
+    weight_t = transposed(weight)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.shape[1], chunk, chunks)
         if hi > lo:
             memory = np.empty((hi - lo, 4 * n), x.dtype)  # stays in the cache
             for t in range(x.shape[0]):
-                multiply(memory, h[t, lo:hi], across, False)
+                multiply(memory, h[t, lo:hi], weight_t, False)
                 for b in range(lo, hi):
                     y, a, u = gates[t, b], memory[b - lo], x[t, b]
                     sigmoid_of_sum(y[:2 * n], a[:2 * n], u[:2 * n])
@@ -169,15 +160,15 @@ def lstm(h, c, gates, x, weight, parts):
 def into_cell(dc, dh, gc, o, tanh_c):
     """dc, which holds what later steps want of the cell, becomes the gradient of the cell."""
     for j in range(dc.size):
-        dc[j] += gc[j] + dh[j] * o[j] * tanh_slope(tanh_c[j], tanh_c[j])
+        dc[j] += gc[j] + dh[j] * o[j] * tanh_derivative(tanh_c[j], tanh_c[j])
 
 
 @kernel(grain=GRAIN)
-def lstm_backward(dx, dh, dc, gh, gc, c, gates, weight, parts):
+def lstm_backward(dx, dh, dc, gh, gc, c, gates, weight, chunks):
     """dx = ∂L/∂x, and dh, dc (batch, n) the gradients of the first states, for the gradients gh, gc of h[1:], c[1:]."""
     n = dh.shape[1]
-    for part in prange(parts):
-        lo, hi = span(gh.shape[1], part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(gh.shape[1], chunk, chunks)
         if hi > lo:
             dh[lo:hi] = 0
             dc[lo:hi] = 0
@@ -212,19 +203,19 @@ def mix(h, before, z, n):
 
 
 @kernel(grain=GRAIN, measure=2)
-def gru(h, gates, x, weight, bias, parts):
-    """With r, z = σ of the parts of x[t] + a, a = h[t] Wᵀ + bias (parts r, z, n), and n = tanh(x_n[t] + r · a_n):
+def gru(h, gates, x, weight, bias, chunks):
+    """With r, z = σ of the thirds of x[t] + a, a = h[t] Wᵀ + bias (thirds r, z, n), and n = tanh(x_n[t] + r · a_n):
 
     h[t + 1] = (1 - z) · n + z · h[t]. x (steps, batch, 3 n); gates[t] (batch, 4 n) keeps r, z, n and a_n.
     """
     n = h.shape[2]
-    across = turned(weight)
-    for part in prange(parts):
-        lo, hi = span(x.shape[1], part, parts)
+    weight_t = transposed(weight)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.shape[1], chunk, chunks)
         if hi > lo:
             memory = np.empty((hi - lo, 3 * n), x.dtype)
             for t in range(x.shape[0]):
-                multiply(memory, h[t, lo:hi], across, False)
+                multiply(memory, h[t, lo:hi], weight_t, False)
                 for b in range(lo, hi):
                     y, a, u = gates[t, b], memory[b - lo], x[t, b]
                     add(a, bias)
@@ -238,17 +229,17 @@ def gru(h, gates, x, weight, bias, parts):
 def through_update(dz, dn, dh, before, z, n):
     """The gradients of z and n before their activations, for dh = ∂L/∂((1 - z) n + z before)."""
     for j in range(dz.size):
-        dz[j] = dh[j] * (before[j] - n[j]) * sigmoid_slope(z[j], z[j])
+        dz[j] = dh[j] * (before[j] - n[j]) * sigmoid_derivative(z[j], z[j])
     for j in range(dn.size):
-        dn[j] = dh[j] * (1 - z[j]) * tanh_slope(n[j], n[j])
+        dn[j] = dh[j] * (1 - z[j]) * tanh_derivative(n[j], n[j])
 
 
 @kernel(grain=GRAIN)
-def gru_backward(dx, da, dh, g, h, gates, weight, parts):
+def gru_backward(dx, da, dh, g, h, gates, weight, chunks):
     """dx = ∂L/∂x and da = ∂L/∂a (steps, batch, 3 n), dh (batch, n) the gradient of the first state."""
     n = dh.shape[1]
-    for part in prange(parts):
-        lo, hi = span(g.shape[1], part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(g.shape[1], chunk, chunks)
         if hi > lo:
             memory = np.zeros((hi - lo, n), dh.dtype)
             dh[lo:hi] = 0

@@ -142,8 +142,6 @@ class Module:
                     seen.add(id(x))
                     yield (f"{path}.{name}" if path else name), module, name, x
 
-    slots = named_arrays
-
     def named_parameters(self):
         """Yield (name, parameter): "0.weight" and a Tensor, or "0.weight[1,2]" and a Value."""
         for path, _, _, x in self.named_arrays():

@@ -73,7 +73,7 @@ class Recurrent(Module):
             x = outputs[0] if len(outputs) == 1 else concatenate(outputs, 2)
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        last = tuple(F.stacked(each) for each in zip(*final))
+        last = tuple(np.stack(each) for each in zip(*final))
         if unbatched:
             x, last = x[:, 0], tuple(s[:, 0] for s in last)
         elif self.batch_first:

@@ -1,1 +1,56 @@
-from .core import *  # noqa: F403
+"""Tensors: arrays that record their computation graph, their methods, and the functions that create them."""
+
+from numpy import bool_ as bool_
+from numpy import float32 as float32
+from numpy import float64 as float64
+from numpy import int64 as int64
+
+from . import numpy_functions as numpy_functions
+from .core import Op as Op
+from .core import as_array as as_array
+from .core import as_tensor as as_tensor
+from .core import bump_version as bump_version
+from .core import forbid_in_capture as forbid_in_capture
+from .core import leaf as leaf
+from .creation import arange as arange
+from .creation import cat as cat
+from .creation import device as device
+from .creation import empty as empty
+from .creation import empty_like as empty_like
+from .creation import eye as eye
+from .creation import from_numpy as from_numpy
+from .creation import full as full
+from .creation import full_like as full_like
+from .creation import linspace as linspace
+from .creation import maximum as maximum
+from .creation import minimum as minimum
+from .creation import ones as ones
+from .creation import ones_like as ones_like
+from .creation import rand as rand
+from .creation import rand_like as rand_like
+from .creation import randint as randint
+from .creation import randn as randn
+from .creation import randn_like as randn_like
+from .creation import randperm as randperm
+from .creation import stack as stack
+from .creation import tensor as tensor
+from .creation import zeros as zeros
+from .creation import zeros_like as zeros_like
+from .memory import FLOATS as FLOATS
+from .memory import cast as cast
+from .memory import contiguous as contiguous
+from .memory import copied as copied
+from .memory import empty_array as empty_array
+from .memory import filled as filled
+from .methods import Pair as Pair
+from .methods import Tensor as Tensor
+from .methods import as_dtype as as_dtype
+from .operations import Layout as Layout
+from .operations import unbroadcast as unbroadcast
+from .operations import where as where
+from .random import Generator as Generator
+from .random import check_generator as check_generator
+from .random import manual_seed as manual_seed
+from .random import random_normal as random_normal
+from .random import random_uniform as random_uniform
+from .random import stream_from as stream_from

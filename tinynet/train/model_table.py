@@ -40,7 +40,7 @@ def summary(model, input_shape):
     except TypeError:  # a model of tokens takes integers
         calls = traced(model, Tensor(x.astype(np.int64)))
     counts = {}
-    for _, module, _, p in model.slots():
+    for _, module, _, p in model.named_arrays():
         counts[module] = counts.get(module, 0) + (p.numel() if isinstance(p, Tensor) else np.size(p))
     rows, paths = [("layer", "output shape", "parameters")], {module: path for path, module in model.named_modules()}
     for module in [*calls, *(module for module in counts if module not in calls)]:

@@ -1,3 +1,3 @@
-"""PyTorch's path to the data: `from tinynet.utils.data import DataLoader`. See ../data.py."""
+"""PyTorch's path to the data: `from tinynet.utils.data import DataLoader`. See ../data/."""
 
 from . import data as data

@@ -12,9 +12,11 @@ import math
 import operator
 import re
 
+from ..errors import describe
 from ..graph import topological
 from ..value import RULES, Rule, Value
-from .labels import Models, data_of, extent, grad_of, names, numeral, one_line
+from .formulas import activation_of
+from .labels import Models, data_of, extent, grad_of, is_node, names, numeral, one_line
 
 SATURATED = 1e-3  # a tanh or sigmoid whose derivative is below this passes almost no gradient
 MANY = 8  # so many samples decide whether a neuron is dead, or just inactive for these
@@ -31,9 +33,13 @@ def diagnose(root, parameters=()):
     on; those of the layers that were called in the graph are known anyway.
     """
     roots = list(root) if isinstance(root, (list, tuple)) else [root]
+    is_model = hasattr(parameters, "named_parameters")
+    for x in roots if is_model else (*roots, *parameters):
+        if not is_node(x):
+            raise TypeError(f"diagnose: expected Values or Tensors, got {describe(x)}")
     order = topological(*roots)
     inside, known = set(order), Models(order).parameters
-    if hasattr(parameters, "named_parameters"):
+    if is_model:
         known.update({p: name for name, p in parameters.named_parameters()})
     else:
         known.update({p: p.label for p in parameters if p not in known})
@@ -221,9 +227,9 @@ def dead_or_saturated_units(order, name):
     """The same for arrays: units, along the last axis, that are closed for all samples."""
     found = []
     for node in order:
-        kind = getattr(node.op, "activation", None) or getattr(node.op, "name", "")
+        kind = activation_of(node.op) or getattr(node.op, "name", "")
         y = data_of(node)
-        if not node.inputs or kind not in ACTIVATIONS or not y.size:
+        if isinstance(node, Value) or not node.inputs or kind not in ACTIVATIONS or not y.size:
             continue
         y = y.reshape(-1, y.shape[-1] if y.ndim else 1)
         closed = sum(all(passes_nothing(kind, x) for x in unit.tolist()) for unit in y.T)

@@ -15,9 +15,8 @@ the deeper the colour, the larger the gradient relative to the largest one in th
 parameters a double one, constants a dashed one, outputs a heavy one. A grey box stands for all that a layer
 computed, however often it was called. ⚠ marks what `diagnose` has found; the sentences stand beneath the picture.
 
-The file reads downward: what to draw comes from `scenes`; here it becomes DOT, Graphviz lays it out, and the SVG that
-Graphviz wrote is given its style sheet and its text alternative. The light colours are attributes of the SVG, so any
-viewer shows them; the dark ones are rules of a style sheet for `prefers-color-scheme: dark`.
+What to draw comes from `scenes`; here it becomes DOT, Graphviz lays it out, and the SVG gets its text alternative and a
+style sheet with the dark colours; the light ones are attributes of the SVG, so that any viewer shows them.
 """
 
 import functools
@@ -256,11 +255,7 @@ def text_width(text, size=SIZE):
     return size * sum(map(em, text))
 
 
-def inches(points):
-    return f"{points / 72:.3f}"
-
-
-# ------------------------------------------------------------------------------------------------------------ Graphviz
+inches = lambda points: f"{points / 72:.3f}"
 
 
 def layout(source, format):

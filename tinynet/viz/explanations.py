@@ -27,7 +27,7 @@ table in `value`, the numbers come from its rules.
 import math
 from collections import Counter, namedtuple
 
-from ..errors import check_int
+from ..errors import check_int, describe
 from ..graph import topological
 from ..value import CONSTANT, Value
 from .diagnostics import contributions, diagnose
@@ -50,7 +50,7 @@ def explain(root, limit=100):
 def check_node(function, x):
     """TypeError where x is not a node of a graph."""
     if not is_node(x):
-        raise TypeError(f"{function}: expected a Value or a Tensor, got {type(x).__name__} {str(x)[:40]!r}")
+        raise TypeError(f"{function}: expected a Value or a Tensor, got {describe(x)}")
 
 
 class Explanation:

@@ -16,9 +16,6 @@ With `fit` it is a callback, which is called after each epoch:
 
     history = fit(model, loader, criterion, optimizer, epochs=100, callbacks=Recorder(model, x, y))
     film(history).save("run.html")
-
-The file reads downward: what is recorded, how it is packed so that a page stays light, the page, and a single frame as
-a picture.
 """
 
 import base64
@@ -34,6 +31,7 @@ import numpy as np
 from ..errors import check_int, describe
 from ..graph import mode, no_grad, textbook, topological
 from ..tensors import Tensor
+from ..value import Value
 from .drawings import extension_of, write
 from .formulas import quoted
 from .labels import Models, grad_of
@@ -102,7 +100,7 @@ class Recorder:
         """What the model is now."""
         state, parameters, gradients = self.model.state_dict(), {}, {}
         for name, p in self.model.named_parameters():
-            name, _, index = name.partition("[")  # of Values each element is a parameter: weight[1,2]
+            name, index = name.rpartition("[")[::2] if isinstance(p, Value) else (name, "")  # of Values: weight[1,2]
             if name not in parameters:
                 parameters[name] = np.array(state[name], np.float32)
             if (grad := grad_of(p)) is not None:

@@ -4,6 +4,7 @@ import math
 import re
 from collections import namedtuple
 
+from ..errors import describe
 from .labels import calls_around, data_of, is_array, shape_text
 
 BOXES = 40  # what is folded away has at most this many boxes, unless there are more layers than that
@@ -182,7 +183,7 @@ def focused(focus, order, roots, models, depth, limit):
         (focus, None) if isinstance(focus, int) else (None, focus))
     if not isinstance(sample, (int, type(None))) or not isinstance(path, (str, type(None))):
         raise ValueError("draw: expected focus to be a node, a sample's number, a layer's path such as 'layers.0', a "
-                         f"neuron such as 'layers.0[3]', or a pair (sample, path), got {focus!r}")
+                         f"neuron such as 'layers.0[3]', or a pair (sample, path), got {describe(focus)}")
     calls = Calls(order, roots, models)
     if path is None:
         return calls.sample(sample, depth, limit)

@@ -58,6 +58,12 @@ def operation(name, texts):
     return f"-{texts[0]}" if name == "neg" else f"{name}({', '.join(texts)})"
 
 
+def activation_of(op):
+    """The activation that a fused layer ends in, a row of the derivative table; None where there is none."""
+    _, args, options = getattr(op, "definition", None) or (None, (), {})
+    return next((x for x in (*args, *options.values()) if isinstance(x, str) and x in RULES), None)
+
+
 def marked(text, variables):
     """A formula of these variables with marks in place of them: "⟦a⟧ + ⟦b⟧", "max(⟪a⟫, ⟪b⟫)"."""
     marks = {name: f"⟦{letter}⟧" for name, letter in zip(variables, LETTERS)} | {"y": "⟦y⟧"}

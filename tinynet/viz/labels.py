@@ -24,9 +24,6 @@ def grad_of(node):
     return node.grad if isinstance(node, Value) else node._grad
 
 
-# ----------------------------------------------------------------------------------------------------------- numerals
-
-
 def numeral(x, digits=4):
     """A number with so many significant digits, as Python reads it: -0.5, 1e-9, nan. Integers keep all of theirs.
 
@@ -80,9 +77,6 @@ def extent(numbers, text=figure):
 
 def shape_text(shape):
     return str(tuple(int(n) for n in shape))
-
-
-# -------------------------------------------------------------------------------------------------------------- names
 
 
 def clean(text):

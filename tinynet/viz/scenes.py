@@ -12,6 +12,7 @@ from ..graph import mode, textbook, topological
 from ..value import Rule, Value
 from .diagnostics import same
 from .folding import ALONE, Focus, focused, in_focus, leading_to, tightest
+from .formulas import activation_of
 from .labels import Models, atom, data_of, extent, figure, grad_of, is_array, is_node, names, shape_text, signed, single
 
 
@@ -36,14 +37,6 @@ class Arrow:
         self.tail, self.head, self.label, self.title, self.tone = tail, head, label, title, tone
 
 
-# ------------------------------------------------------------------------------------------------------------- numbers
-
-
-def is_known(x):
-    """Whether x is a finite number: what colours and products can be made of."""
-    return x is not None and not is_array(x) and math.isfinite(single(x))
-
-
 def tone_of(grad, largest):
     """The colour of a gradient: its sign, and its size relative to the largest: over 1/2, 1/10, 1/100, or less."""
     if grad is None or not math.isfinite(grad):
@@ -51,8 +44,7 @@ def tone_of(grad, largest):
     if grad == 0.0 or not largest:
         return "zero"
     size = abs(grad) / largest
-    level = 4 if size >= 0.5 else 3 if size >= 0.1 else 2 if size >= 0.01 else 1
-    return ("positive" if grad > 0 else "negative") + str(level)
+    return ("positive" if grad > 0 else "negative") + str(1 + sum(size >= least for least in (0.01, 0.1, 0.5)))
 
 
 def rms(numbers):
@@ -61,11 +53,6 @@ def rms(numbers):
     total = sum(float((x.astype("float64") ** 2).sum()) if is_array(x) else single(x) ** 2 for x in numbers)
     count = sum(getattr(x, "size", 1) for x in numbers)
     return figure(math.sqrt(total / count)) if count else "–"
-
-
-def short(node):
-    data = data_of(node)
-    return shape_text(data.shape) if is_array(data) else figure(single(data))
 
 
 def derivatives_of(node):
@@ -91,15 +78,13 @@ VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "pow
 class GraphView:
     """The boxes and arrows of a graph, and what is said beside them.
 
-    A node that the folding puts into a group shares that group's box; the others stay open. An open node is a box, the
-    operation that made it is another one, and each operand has its own arrow, in the order of writing: a + a has two.
-    Arrows between the same two groups are drawn once; those of a parameter in focus, or of a neuron's parameters, to
-    the rest of the picture are left out.
+    A node that the folding puts into a group shares that group's box. An open node is a box, the operation that made it
+    is another one, and each operand has its own arrow: a + a has two. Arrows between the same two groups are drawn
+    once; those of a parameter in focus, or of a neuron's parameters, to the rest of the picture are omitted.
 
-    roots       the nodes that the picture was asked for         where      {node: the box that shows it}
-    headline    one line that says what the picture shows        notes      lines beneath it
+    where       {node: the box that shows it}                    notes      lines beneath the picture
     rows        boxes (their ids) that stand side by side, in that order: the neurons of a layer
-    sentences   the picture's text alternative: what the boxes and arrows say, unless `draw` has the explanation
+    sentences   the text alternative: what the boxes and arrows say, unless `draw` has the explanation
     """
 
     def __init__(self, order, roots, models, folding=None, derivatives=False, numbers=True):
@@ -107,8 +92,9 @@ class GraphView:
         self.roots = dict.fromkeys(roots)  # an ordered set: == of Values compares numbers
         self.group, self.rows = (folding.group, folding.rows()) if folding else ({}, [])
         self.home = {node: self.group[node].id if node in self.group else f"n{i}" for i, node in enumerate(order)}
-        open_grads = [grad_of(node) for node in order if node not in self.group]
-        self.largest = max((abs(single(grad)) for grad in open_grads if is_known(grad)), default=0.0)
+        grads = [grad_of(node) for node in order if node not in self.group]
+        grads = [abs(single(grad)) for grad in grads if grad is not None and not is_array(grad)]
+        self.largest = max(filter(math.isfinite, grads), default=0.0)
         self.called = {} if self.group else names(order)
         self.shares = {node: [] for node in order}
         self.boxes, self.arrows, self.notes = [], [], []
@@ -155,7 +141,7 @@ class GraphView:
             data = data_of(first)
             label = shape_text(data.shape) if is_array(data) else "values" if count > 1 else ""
             label = f"{count:,} {label}" if count > 1 else label
-            self.arrows.append(Arrow(tail, head, label, label or f"one value, {short(first)}"))
+            self.arrows.append(Arrow(tail, head, label, label or f"one value, {figure(single(data))}"))
 
     def add_operands(self, node, derivatives):
         """The arrows from the operands of an open node to its operation, and from there to the node."""
@@ -181,7 +167,9 @@ class GraphView:
         self.arrows.append(Arrow(op, self.home[node], title=f"{name} gives {self.said(node)}"))
 
     def said(self, node):
-        return self.called.get(node) or node.label or short(node)
+        data = data_of(node)
+        value = shape_text(data.shape) if is_array(data) else figure(single(data))
+        return self.called.get(node) or node.label or value
 
     def add_boxes(self):
         inside, leaving, drawn = {}, {}, set()
@@ -194,9 +182,8 @@ class GraphView:
             home, group = self.home[node], self.group.get(node)
             if group is None:
                 if node.inputs:
-                    name = node.op.name
-                    if getattr(node.op, "activation", None):  # a fused layer names the function that it ends in
-                        name += f" · {node.op.activation}"
+                    name, activation = node.op.name, activation_of(node.op)
+                    name = f"{name} · {activation}" if activation else name
                     self.boxes.append(Box("op-" + home, "op", SYMBOLS.get(name, name), title=f"operation {name}"))
                 self.boxes.append(self.number_box(node))
             elif home not in drawn:
@@ -261,7 +248,7 @@ class GraphView:
         if self.numbers:
             grads = [grad_of(node) for node in leaving]
             fields.append(("data", extent(map(data_of, leaving))))
-            if len(grads) == 1 and is_known(grads[0]):
+            if len(grads) == 1 and grads[0] is not None and not is_array(grads[0]) and math.isfinite(single(grads[0])):
                 fields.append(("grad", signed(single(grads[0]))))
                 tone = tone_of(single(grads[0]), self.largest) if alone else tone
             elif any(node.requires_grad for node in leaving):
@@ -341,15 +328,15 @@ def roots_of(what, input_shape=None):
         return run_on_zeros(what, input_shape)
     if input_shape is not None:
         raise TypeError(f"draw: input_shape is for a model, not for a {type(what).__name__}")
-    if isinstance(what, (list, tuple)) or hasattr(what, "tolist") and not hasattr(what, "inputs"):
-        items = list(what.flat) if hasattr(what, "flat") else list(what)
-        if not items:
+    if hasattr(what, "tolist") and not hasattr(what, "inputs"):
+        what = what.tolist()
+    if isinstance(what, (list, tuple)):
+        if not what:
             raise ValueError("draw: there is nothing in the list")
-        return [root for item in items for root in roots_of(item)]
+        return [root for item in what for root in roots_of(item)]
     if is_node(what):
         return [what]
-    raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module; "
-                    f"got {type(what).__name__} {str(what)[:40]!r}")
+    raise TypeError(f"draw: expected a Value, a Tensor, a list or an array of them, or a Module, got {describe(what)}")
 
 
 def run_on_zeros(model, input_shape):
@@ -402,7 +389,8 @@ def graph_view(what, input_shape=None, derivatives=False, depth=None, focus=None
         focus_on = Focus(set()) if focus is None else focused(focus, order, roots, models, depth, limit)
         focus_on.open.update(opened)
         if len(focus_on.open) > limit:
-            raise ValueError(f"draw: focus={focus!r} opens {len(focus_on.open):,} nodes, more than limit={limit:,}")
+            raise ValueError(f"draw: focus={describe(focus)} opens {len(focus_on.open):,} nodes, more than limit="
+                             f"{limit:,}")
         if focus_on.head:
             cut_to_head(focus_on.open, *focus_on.head)
         folding = tightest(order, models, depth, focus_on, limit)

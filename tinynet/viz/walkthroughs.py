@@ -102,12 +102,11 @@ def live_page(root, order, name):
             operands[i] += 1
         else:
             ids[f"edge-{k}"] = f"{ids[arrow.tail]}.out"
-    number, uses = {node: i for i, node in enumerate(order)}, Counter(x for node in order for x in node.inputs)
+    number = {node: i for i, node in enumerate(order)}
     nodes = [{"name": name[node], "op": node.op.name if node.inputs else None, "role": view.where[node].role,
               "inputs": [number[x] for x in node.inputs]} for node in order]
     leaves = [None if node.inputs else node.data if math.isfinite(node.data) else str(node.data) for node in order]
-    page = {"live": True, "nodes": nodes, "digits": explanations.DIGITS, "uses": [uses[node] for node in order],
-            "leaves": leaves}  # JSON has no NaN
+    page = {"live": True, "nodes": nodes, "digits": explanations.DIGITS, "leaves": leaves}  # JSON has no NaN
     return view, ids, page, rules, explain(root, limit=None).sentences
 
 
@@ -180,9 +179,6 @@ def box_by_box(view):
                 subject = f"{name} ({box.role})" if box.role else name
                 steps.append((way, box, f"{subject} {verb} {', '.join(fields)}"))
     return steps
-
-
-# -------------------------------------------------------------------------------------------------------- the picture
 
 
 def board(view, ids, direction):

@@ -12,11 +12,11 @@ import pathlib
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from .compiled import INTERPRETED, jit
 
-ROWS, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers for row-major, A and Aᵀ
+ROW_MAJOR, NOT_TRANSPOSED, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
 
 
 def library():
@@ -57,15 +57,43 @@ found = find()
 int32, int64 = types.int32, types.int64
 
 
-def product(name, real):
+def external_gemm(name, real):
     pointer = types.CPointer(real)
     return types.ExternalFunction(name, types.void(int32, int32, int32, int64, int64, int64, real, pointer, int64,
                                                    pointer, int64, real, pointer, int64))
 
 
-sgemm, dgemm = product("tinynet_sgemm", types.float32), product("tinynet_dgemm", types.float64)
+sgemm, dgemm = external_gemm("tinynet_sgemm", types.float32), external_gemm("tinynet_dgemm", types.float64)
 set_blas_threads = types.ExternalFunction("tinynet_set_blas_threads", types.void(int32))
 get_blas_threads = types.ExternalFunction("tinynet_get_blas_threads", int32())
+
+
+# ------------------------------------------------------------------------------------------------------- the product
+
+@jit
+def leading_dimension(x):
+    """How many elements lie between the beginnings of two rows."""
+    return max(x.strides[0] // x.itemsize, x.shape[1], 1)
+
+
+def gemm(c, a, b, ta, tb, alpha, beta):
+    """C ← α A B + β C. c, a, b are 2-D with their rows in one piece; a holds Aᵀ where `ta`, b holds Bᵀ where `tb`."""
+    product = alpha * ((a.T if ta else a) @ (b.T if tb else b))
+    c[...] = product + beta * c if beta else product
+
+
+@overload(gemm, jit_options={"nogil": True})
+def compiled_gemm(c, a, b, ta, tb, alpha, beta):
+    product, real = (sgemm, np.float32) if c.dtype == types.float32 else (dgemm, np.float64)
+
+    def call(c, a, b, ta, tb, alpha, beta):
+        m, n = c.shape
+        k = a.shape[0] if ta else a.shape[1]
+        product(ROW_MAJOR, TRANSPOSED if ta else NOT_TRANSPOSED, TRANSPOSED if tb else NOT_TRANSPOSED, m, n, k,
+                real(alpha), a.ctypes, leading_dimension(a), b.ctypes, leading_dimension(b), real(beta), c.ctypes,
+                leading_dimension(c))
+
+    return call
 
 
 # ------------------------------------------------------------------------------------------------ one thread at a time
@@ -95,8 +123,8 @@ swap, add = atomic("xchg"), atomic("add")
 
 
 @jit
-def alone(threads):
-    """alone(1) begins a stretch in which BLAS uses one thread, alone(0) ends it. alone(1) returns what ends it."""
+def single_threaded(threads):
+    """single_threaded(1) begins a stretch in which BLAS uses one thread, and returns the argument that ends it, 0."""
     if found:
         while swap(LOCK, 1):  # held by another for a few nanoseconds
             pass

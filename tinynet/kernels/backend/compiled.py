@@ -1,14 +1,14 @@
 """How kernels are compiled, cached and shared among threads.
 
-A kernel is written once, as a loop over `parts`:
+A kernel is written once, as a loop over `chunks`:
 
-    def kernel(y, x, parts):
-        for part in prange(parts):
-            lo, hi = span(x.size, part, parts)
-            chunk(y[lo:hi], x[lo:hi])
+    def kernel(y, x, chunks):
+        for chunk in prange(chunks):
+            lo, hi = chunk_bounds(x.size, chunk, chunks)
+            apply(y[lo:hi], x[lo:hi])
 
-and compiled twice, each on first use: serially, for parts = 1, and with a thread for each part. The size of the
-work decides. Results depend on the number of parts, never on which thread was first, nor on what other Python threads
+and compiled twice, each on first use: serially, for chunks = 1, and with a thread for each chunk. The size of the work
+decides. Results depend on the number of chunks, never on which thread was first, nor on what other Python threads
 compute meanwhile.
 """
 
@@ -30,16 +30,15 @@ from numba import prange  # noqa: F401
 from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock as compiling
 
-from .. import Kernel
+from .launches import Kernel
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 
-# Numba forgets a cached kernel when the kernel's own file changes. Kernels are also made of the rows of value.py and of
-# the functions of these files, so the contents of these are part of each kernel's name in the cache.
-SHARED = [pathlib.Path(__file__).parent / name for name in (
-    "../../value.py", "compiled.py", "math32.py", "blas.py", "small.py", "simd.py", "panels.py", "../dense.py",
-    "../normalization.py", "../updates.py")]
-STAMP = hashlib.sha1(b"".join(path.read_bytes() for path in SHARED)).hexdigest()[:10]
+# Numba drops a cached kernel when the kernel's own file changes. Kernels are also made of functions of other files here
+# and of the derivative table, so the contents of all of these are part of each kernel's name in the cache.
+KERNELS = pathlib.Path(__file__).parents[1]
+SOURCES = [KERNELS.parent / "value.py", *sorted(KERNELS.rglob("*.py"))]
+STAMP = hashlib.sha1(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:10]
 
 SAME_ORDER = {"contract"}  # multiply and add in one rounding; sums in the order in which they are written
 ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}  # sums may be split over a vector's lanes; NaN and ∞ still count
@@ -51,7 +50,7 @@ def set_num_threads(n):
     global threads
     limit = numba.config.NUMBA_NUM_THREADS
     if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= limit:
-        raise ValueError(f"set_num_threads: expected a whole number from 1 to {limit}, got {n!r}")
+        raise ValueError(f"set_num_threads: expected an integer from 1 to {limit}, got {n!r}")
     numba.set_num_threads(n)
     threads = n
 
@@ -62,8 +61,8 @@ orphaned = False  # this process is the child of a fork, and the pool of threads
 
 
 class Launch:
-    """The parallel form of a kernel, as a function. In the child of a fork it runs serially, over the same parts, and
-    so with the same results: GNU OpenMP ends a child that asks for threads."""
+    """The parallel form of a kernel, as a function. In the child of a fork it runs serially, over the same chunks,
+    and so with the same results: GNU OpenMP ends a child that asks for threads."""
 
     __slots__ = ("parallel", "serial")
 
@@ -123,8 +122,8 @@ def jit(function=None, *, name=None, parallel=False, math=ANY_ORDER, cache=True,
                       error_model="numpy", nogil=True)
 
 
-class Parts(Kernel):
-    """A kernel of `parts`: serial below `grain` elements (of argument number `measure`) for each thread."""
+class ChunkedKernel(Kernel):
+    """A kernel of `chunks`: serial below `grain` elements (of argument number `measure`) for each thread."""
 
     def __init__(self, function, name, grain, measure, math, names):
         self.name, self.grain, self.measure, self.__doc__ = name, grain, measure, function.__doc__
@@ -134,24 +133,27 @@ class Parts(Kernel):
     def __repr__(self):
         return f"<kernel {self.name}>"
 
-    def pick(self, args):
-        parts = args[self.measure].size // self.grain
-        if parts > 1 and threads > 1:
-            return self.parallel, (*args, min(parts, threads))
+    def dispatch(self, args):
+        chunks = args[self.measure].size // self.grain
+        if chunks > 1 and threads > 1:
+            return self.parallel, (*args, min(chunks, threads))
         return self.serial, (*args, 1)
 
 
 def kernel(function=None, *, name=None, grain=16384, measure=0, math=ANY_ORDER, **names):
-    """The function, whose last argument is `parts`, as a kernel."""
+    """The function, whose last argument is `chunks`, as a kernel."""
     if function is None:
         return functools.partial(kernel, name=name, grain=grain, measure=measure, math=math, **names)
-    return Parts(function, name or function.__name__, grain, measure, math, names)
+    return ChunkedKernel(function, name or function.__name__, grain, measure, math, names)
 
 
 @jit
-def span(n, part, parts):
-    """Where part number `part` of n items begins and ends."""
-    return n * part // parts, n * (part + 1) // parts
+def chunk_bounds(n, chunk, chunks):
+    """Where chunk number `chunk` of n items begins and ends."""
+    return n * chunk // chunks, n * (chunk + 1) // chunks
+
+
+span = chunk_bounds  # what activations.py calls it
 
 
 class Notice(event.Listener):

@@ -1,311 +1,282 @@
-"""Numbers side by side in one register of the processor, for the few loops that compilers leave slow.
+"""The one vocabulary of vector instructions: numbers side by side in the processor's vector registers.
 
-A vector is a value like any other in compiled code: `load(a, i)` reads LANES numbers from a[i] on, `madd(s, x, w)` is
-s + x · w in each lane, `store(a, i, v)` writes. What the compiler is not asked to find out by itself (which sums stay
-in registers), it cannot miss: a product of matrices written so runs at nearly all that the processor has to give.
+A vector is a value like any other in compiled code: `load(a, i, None, 2)` reads from a[i] on as many numbers as two
+registers hold, `plus(x, y)` adds lane by lane, `store(a, i, v, None)` writes. What the compiler is not asked to find
+out by itself (which sums stay in registers), it cannot miss: a product of matrices written so runs near the peak of the
+processor.
 
-Arrays are flat; nothing checks that i lies inside them. Interpreted, a vector is a NumPy array of LANES numbers.
+Each instruction is given twice: as a NumPy function, its definition, which runs where nothing is compiled, and above it
+its type and its LLVM code. Nothing checks that an index lies inside the array. `n` is the number of elements that are
+read or written, or None for all; what is not read is 0.
 """
 
+import inspect
+import math
+
+import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
 from .compiled import INTERPRETED, jit
-from .small import BYTES
+
+FEATURES = numba.config.CPU_FEATURES if numba.config.CPU_FEATURES is not None else \
+    "" if INTERPRETED else binding.get_host_cpu_features().flatten()
+BYTES = 64 if "+avx512f" in FEATURES else 32 if "+avx2" in FEATURES else 16  # in a vector register
+
+intp, void = types.intp, types.none
+i32, i64 = ir.IntType(32), ir.IntType(64)
 
 
 @jit
 def lanes(a):
-    """How many numbers of the array fit into a vector."""
+    """How many numbers of the array fit into a register."""
     return BYTES // a.itemsize
 
 
-# --------------------------------------------------------------------------------------------- what they are, in NumPy
-
-def zero(a):
-    return np.zeros(BYTES // a.itemsize, a.dtype)
-
-
-def load(a, i):
-    return a[i:i + BYTES // a.itemsize].copy()
-
-
-def load_some(a, i, n):
-    """The first n numbers only (all, where there are fewer lanes), then zeros."""
-    v = zero(a)
-    v[:n] = a[i:i + min(n, v.size)]
-    return v
-
-
-def load_every(a, begin, i, step, n):
-    """Lane l holds number i + l · step of the row a[begin], …, a[begin + n - 1], and 0 where that is outside."""
-    v = zero(a)
-    for l in range(v.size):
-        if 0 <= i + l * step < n:
-            v[l] = a[begin + i + l * step]
-    return v
-
-
-def load_next(a, begin, i, n):
-    """load_every with a step of one: neighbours, which are read at once."""
-    return load_every(a, begin, i, 1, n)
-
-
-def even(x, y):
-    """The lanes 0, 2, 4, … of x and then of y."""
-    return np.concatenate([x, y])[::2]
-
-
-def nowhere(a):
-    """The places of nothing: -1 in each lane."""
-    return np.full(BYTES // a.itemsize, -1, np.int32)
-
-
-def larger(best, where, v, begin, i, step, n):
-    """(best, where) with v and its places, begin + i + l · step, in the lanes inside the row (as in load_every) where v
-    is larger, or not a number, or the first."""
-    number = i + np.arange(v.size) * step
-    chosen = (0 <= number) & (number < n) & ((where < 0) | (v > best) | (v != v))
-    return np.where(chosen, v, best), np.where(chosen, begin + number, where).astype(np.int32)
-
-
-def store(a, i, v):
-    a[i:i + v.size] = v
-
-
-def store_some(a, i, v, n):
-    """The first n lanes only."""
-    a[i:i + min(n, v.size)] = v[:n]
-
-
-def madd(s, x, w):
-    return s + x * w
-
-
-def plus(x, y):
-    return x + y
-
-
-def lane_sum(v):
-    return v.sum()
-
-
-# -------------------------------------------------------------------------------------------- the same as instructions
-
 class Vector(types.Type):
-    """LANES numbers of one type."""
+    """Numbers of one type in so many registers of so many lanes."""
 
-    def __init__(self, real):
-        self.real, self.count = real, BYTES * 8 // real.bitwidth
-        super().__init__(f"vector({real} × {self.count})")
+    def __init__(self, dtype, lanes, registers):
+        self.dtype, self.lanes, self.registers = dtype, lanes, registers
+        super().__init__(f"vector({dtype} × {lanes} × {registers})")
 
 
 @register_model(Vector)
 class VectorModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        real = ir.FloatType() if kind.real == types.float32 else ir.DoubleType()
-        super().__init__(manager, kind, ir.VectorType(real, kind.count))
+        register = ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.lanes)
+        super().__init__(manager, kind, ir.ArrayType(register, kind.registers))
 
 
-class Places(types.Type):
-    """As many whole numbers as a vector has lanes."""
-
-    def __init__(self, count):
-        self.count = count
-        super().__init__(f"places({count})")
+def vector_of(a, *factors):
+    """The type of a vector of numbers of the array; the number of its registers is the product of literals."""
+    return Vector(a.dtype, 8 * BYTES // a.dtype.bitwidth, math.prod(x.literal_value for x in factors))
 
 
-@register_model(Places)
-class PlacesModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.VectorType(ir.IntType(32), kind.count))
+def count(n):
+    return n if n == void else intp
 
 
-ANY_ORDER, CONTRACT = ("reassoc",), ("contract",)
+def instruction(signature_of, emit):
+    """Replace a NumPy function, for compiled code, by what `emit(writer, *args)` writes; `signature_of(*types)`."""
+    def replace(function):
+        if INTERPRETED:
+            return function
+
+        def typing(context, *kinds):
+            def generate(context, builder, signature, args):
+                return emit(Writer(context, builder, signature), *args)
+
+            return signature_of(*kinds), generate
+
+        typing.__name__, typing.__doc__ = function.__name__, function.__doc__
+        parameters = inspect.signature(lambda typing: 0).parameters | inspect.signature(function).parameters
+        typing.__signature__ = inspect.Signature(parameters.values())
+        return intrinsic(prefer_literal=True)(typing)
+
+    return replace
 
 
-def place(context, builder, kind, array, i, vector):
-    """The address of element i, as that of a vector."""
-    address = builder.gep(context.make_array(kind)(context, builder, array).data, [i])
-    return builder.bitcast(address, vector.as_pointer())
+class Writer:
+    """Writes the LLVM code of one instruction, register by register."""
+
+    def __init__(self, context, builder, signature):
+        self.context, self.builder, self.signature = context, builder, signature
+        kind = next((k for k in (signature.return_type, *signature.args) if isinstance(k, Vector)), None)
+        if kind:
+            self.lanes, self.registers = kind.lanes, kind.registers
+            self.real = context.get_value_type(kind.dtype)
+            self.register = ir.VectorType(self.real, kind.lanes)
+            self.size = kind.dtype.bitwidth // 8
+
+    def each(self, build):
+        """The vector whose register r is build(r)."""
+        registers = [build(r) for r in range(self.registers)]
+        v = ir.Constant(ir.ArrayType(registers[0].type, self.registers), ir.Undefined)
+        for r, register in enumerate(registers):
+            v = self.builder.insert_value(v, register, r)
+        return v
+
+    def of(self, x, r):
+        """Register r of a vector; of a number, the number in each lane."""
+        return self.builder.extract_value(x, r) if isinstance(x.type, ir.ArrayType) else self.broadcast(x)
+
+    def broadcast(self, x):
+        kind = ir.VectorType(x.type, self.lanes)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), x, i32(0))
+        return self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(i32, self.lanes), [0] * self.lanes))
+
+    def address(self, array, *terms):
+        """Of an element of the array, the instruction's first argument; its index is the sum of the terms. (Those that
+        do not change in a loop come first: they are added before it.)"""
+        pointer = self.context.make_array(self.signature.args[0])(self.context, self.builder, array).data
+        for i in terms:
+            pointer = self.builder.gep(pointer, [i])
+        return pointer
+
+    def register_address(self, array, r, *terms):
+        return self.builder.bitcast(self.address(array, *terms, i64(r * self.lanes)), self.register.as_pointer())
+
+    def first(self, n, r):
+        """The mask of register r for the first n elements, None for all."""
+        if n.type == self.context.get_value_type(void):
+            return None
+        numbers = ir.Constant(ir.VectorType(i64, self.lanes), [r * self.lanes + l for l in range(self.lanes)])
+        return self.builder.icmp_signed("<", numbers, self.broadcast(n))
+
+    def call(self, name, result, args, fastmath=()):
+        function = self.builder.module.declare_intrinsic(name, fnty=ir.FunctionType(result, [x.type for x in args]))
+        return self.builder.call(function, args, fastmath=fastmath)
+
+    def suffix(self):
+        return f"v{self.lanes}f{8 * self.size}"
+
+    def load(self, address, mask):
+        if mask is None:
+            return self.builder.load(address, align=self.size)
+        return self.call(f"llvm.masked.load.{self.suffix()}.p0", self.register,
+                         [address, i32(self.size), mask, ir.Constant(self.register, None)])
+
+    def store(self, x, address, mask):
+        if mask is None:
+            self.builder.store(x, address, align=self.size)
+        else:
+            self.call(f"llvm.masked.store.{self.suffix()}.p0", ir.VoidType(), [x, address, i32(self.size), mask])
 
 
-def spread(builder, x, kind):
-    """The number x in every lane."""
-    undefined, index = ir.Constant(kind, ir.Undefined), ir.IntType(32)
-    first = builder.insert_element(undefined, x, index(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(index, kind.count), [0] * kind.count))
+    def row_start(self, i, step, row, last):
+        row = self.builder.select(self.builder.icmp_signed("<", i64(row), last), i64(row), last)
+        return self.builder.add(i, self.builder.mul(row, step))
 
 
-def every(builder, i, step, count):
-    """i, i + step, i + 2 step, …"""
-    many = ir.VectorType(i.type, count)
-    steps = builder.mul(ir.Constant(many, list(range(count))), spread(builder, step, many))
-    return builder.add(spread(builder, i, many), steps)
+# ---------------------------------------------------------------------------------------------- reading and writing
+
+@instruction(lambda a, registers: vector_of(a, registers)(a, registers),
+             lambda w, a, _: w.each(lambda r: ir.Constant(w.register, None)))
+def zero(a, registers):
+    return np.zeros(registers * lanes(a), a.dtype)
 
 
-def inside(builder, numbers, n):
-    """A mask of the lanes where 0 ≤ number < n. (One comparison: taken as unsigned, negative numbers are huge.)"""
-    return builder.icmp_unsigned("<", numbers, spread(builder, n, numbers.type))
+@instruction(lambda a, i, n, registers: vector_of(a, registers)(a, intp, count(n), registers),
+             lambda w, a, i, n, _: w.each(lambda r: w.load(w.register_address(a, r, i), w.first(n, r))))
+def load(a, i, n, registers):
+    v = zero(a, registers)
+    n = v.size if n is None else min(n, v.size)
+    v[:n] = a[i:i + n]
+    return v
 
 
-def first_lanes(builder, n, count):
-    """A mask of the first n lanes."""
-    return inside(builder, ir.Constant(ir.VectorType(n.type, count), list(range(count))), n)
+def emit_store(w, a, i, v, n):
+    for r in range(w.registers):
+        w.store(w.of(v, r), w.register_address(a, r, i), w.first(n, r))
+    return w.context.get_dummy_value()
 
 
-def suffix(kind):
-    element = {ir.FloatType(): "f32", ir.DoubleType(): "f64"}.get(kind.element, "i32")
-    return f"v{kind.count}{element}"
+@instruction(lambda a, i, v, n: void(a, intp, v, count(n)), emit_store)
+def store(a, i, v, n):
+    n = v.size if n is None else min(n, v.size)
+    a[i:i + n] = v[:n]
 
 
-def instructions():
-    """The functions above for compiled code."""
+# ------------------------------------------------------------------------------------------------------------- tiles
+# A tile is the vector of a few rows of a matrix, one after another. Row r begins at element i + min(r, last) · step:
+# where the matrix ends before the tile, its last row is read again, and written once.
 
-    @intrinsic
-    def zero(typing, a):
-        return Vector(a.dtype)(a), lambda context, builder, signature, args: ir.Constant(
-            context.get_value_type(signature.return_type), None)
-
-    @intrinsic
-    def load(typing, a, i):
-        def write(context, builder, signature, args):
-            kind = context.get_value_type(signature.return_type)
-            return builder.load(place(context, builder, signature.args[0], *args, kind), align=a.dtype.bitwidth // 8)
-
-        return Vector(a.dtype)(a, types.intp), write
-
-    @intrinsic
-    def load_some(typing, a, i, n):
-        def write(context, builder, signature, args):
-            kind = context.get_value_type(signature.return_type)
-            address = place(context, builder, signature.args[0], *args[:2], kind)
-            mask = first_lanes(builder, args[2], kind.count)
-            function = builder.module.declare_intrinsic(
-                f"llvm.masked.load.{suffix(kind)}.p0", fnty=ir.FunctionType(
-                    kind, [address.type, ir.IntType(32), mask.type, kind]))
-            return builder.call(function, [address, ir.IntType(32)(a.dtype.bitwidth // 8), mask,
-                                           ir.Constant(kind, None)])
-
-        return Vector(a.dtype)(a, types.intp, types.intp), write
-
-    @intrinsic
-    def load_every(typing, a, begin, i, step, n):
-        def write(context, builder, signature, args):
-            array, begin, i, step, n = args
-            kind, size = context.get_value_type(signature.return_type), i.type(a.dtype.bitwidth // 8)
-            data = context.make_array(signature.args[0])(context, builder, array).data
-            first = builder.add(builder.ptrtoint(data, i.type), builder.mul(builder.add(begin, i), size))
-            addresses = builder.inttoptr(every(builder, first, builder.mul(step, size), kind.count),
-                                         ir.VectorType(data.type, kind.count))
-            mask = inside(builder, every(builder, i, step, kind.count), n)
-            function = builder.module.declare_intrinsic(
-                f"llvm.masked.gather.{suffix(kind)}.v{kind.count}p0", fnty=ir.FunctionType(
-                    kind, [addresses.type, ir.IntType(32), mask.type, kind]))
-            return builder.call(function, [addresses, ir.IntType(32)(a.dtype.bitwidth // 8), mask,
-                                           ir.Constant(kind, None)])
-
-        return Vector(a.dtype)(a, *[types.intp] * 4), write
-
-    @intrinsic
-    def load_next(typing, a, begin, i, n):
-        def write(context, builder, signature, args):
-            array, begin, i, n = args
-            kind = context.get_value_type(signature.return_type)
-            address = place(context, builder, signature.args[0], array, builder.add(begin, i), kind)
-            mask = inside(builder, every(builder, i, i.type(1), kind.count), n)
-            function = builder.module.declare_intrinsic(
-                f"llvm.masked.load.{suffix(kind)}.p0", fnty=ir.FunctionType(
-                    kind, [address.type, ir.IntType(32), mask.type, kind]))
-            return builder.call(function, [address, ir.IntType(32)(a.dtype.bitwidth // 8), mask,
-                                           ir.Constant(kind, None)])
-
-        return Vector(a.dtype)(a, *[types.intp] * 3), write
-
-    @intrinsic
-    def even(typing, x, y):
-        def write(context, builder, signature, args):
-            count = args[0].type.count
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(0, 2 * count, 2)))
-            return builder.shuffle_vector(*args, lanes)
-
-        return x(x, y), write
-
-    @intrinsic
-    def nowhere(typing, a):
-        kind = Places(Vector(a.dtype).count)
-        return kind(a), lambda context, builder, signature, args: ir.Constant(
-            context.get_value_type(kind), [-1] * kind.count)
-
-    @intrinsic
-    def larger(typing, best, where, v, begin, i, step, n):
-        def write(context, builder, signature, args):
-            best, where, v, begin, i, step, n = args
-            places = builder.trunc(every(builder, builder.add(begin, i), step, v.type.count), where.type)
-            chosen = builder.or_(builder.icmp_signed("<", where, ir.Constant(where.type, None)),
-                                 builder.fcmp_unordered("une", v, v))
-            chosen = builder.or_(chosen, builder.fcmp_ordered(">", v, best))
-            chosen = builder.and_(chosen, inside(builder, every(builder, i, step, v.type.count), n))
-            return context.make_tuple(builder, signature.return_type, [
-                builder.select(chosen, v, best), builder.select(chosen, places, where)])
-
-        return types.Tuple((best, where))(best, where, v, *[types.intp] * 4), write
-
-    @intrinsic
-    def store(typing, a, i, v):
-        def write(context, builder, signature, args):
-            address = place(context, builder, signature.args[0], *args[:2], args[2].type)
-            builder.store(args[2], address, align=a.dtype.bitwidth // 8)
-            return context.get_dummy_value()
-
-        return types.none(a, types.intp, v), write
-
-    @intrinsic
-    def store_some(typing, a, i, v, n):
-        def write(context, builder, signature, args):
-            kind = args[2].type
-            address = place(context, builder, signature.args[0], *args[:2], kind)
-            mask = first_lanes(builder, args[3], kind.count)
-            function = builder.module.declare_intrinsic(
-                f"llvm.masked.store.{suffix(kind)}.p0", fnty=ir.FunctionType(
-                    ir.VoidType(), [kind, address.type, ir.IntType(32), mask.type]))
-            builder.call(function, [args[2], address, ir.IntType(32)(a.dtype.bitwidth // 8), mask])
-            return context.get_dummy_value()
-
-        return types.none(a, types.intp, v, types.intp), write
-
-    @intrinsic
-    def madd(typing, s, x, w):
-        def write(context, builder, signature, args):
-            s, x, w = args
-            w = w if w.type == s.type else spread(builder, w, s.type)
-            return builder.fadd(s, builder.fmul(x, w, flags=CONTRACT), flags=CONTRACT)
-
-        return s(s, x, w if isinstance(w, Vector) else s.real), write
-
-    @intrinsic
-    def plus(typing, x, y):
-        def write(context, builder, signature, args):
-            x, y = args
-            return builder.fadd(x, y if y.type == x.type else spread(builder, y, x.type))
-
-        return x(x, y if isinstance(y, Vector) else x.real), write
-
-    @intrinsic
-    def lane_sum(typing, v):
-        def write(context, builder, signature, args):
-            kind = args[0].type
-            function = builder.module.declare_intrinsic(
-                f"llvm.vector.reduce.fadd.{suffix(kind)}", fnty=ir.FunctionType(kind.element, [kind.element, kind]))
-            return builder.call(function, [ir.Constant(kind.element, 0.0), args[0]], fastmath=ANY_ORDER)
-
-        return v.real(v), write
-
-    return zero, load, load_some, load_every, load_next, even, nowhere, larger, store, store_some, madd, plus, lane_sum
+def emit_load_rows(w, a, i, step, last, n, rows, _):
+    width = w.registers // w.signature.args[5].literal_value
+    return w.each(lambda r: w.load(
+        w.register_address(a, r % width, w.row_start(i, step, r // width, last)), w.first(n, r % width)))
 
 
-if not INTERPRETED:
-    (zero, load, load_some, load_every, load_next, even, nowhere, larger, store, store_some, madd, plus,
-     lane_sum) = instructions()
+@instruction(lambda a, i, step, last, n, rows, width: vector_of(a, rows, width)(
+    a, intp, intp, intp, count(n), rows, width), emit_load_rows)
+def load_rows(a, i, step, last, n, rows, width):
+    """A tile of so many rows of `width` registers each."""
+    return np.concatenate([load(a, i + min(r, last) * step, n, width) for r in range(rows)])
+
+
+def emit_store_rows(w, a, i, step, last, n, v, _):
+    rows = w.signature.args[6].literal_value
+    width = w.registers // rows
+    for row in range(rows):
+        with w.builder.if_then(w.builder.icmp_signed("<=", i64(row), last)):
+            for r in range(width):
+                address = w.register_address(a, r, w.row_start(i, step, row, last))
+                w.store(w.of(v, row * width + r), address, w.first(n, r))
+    return w.context.get_dummy_value()
+
+
+@instruction(lambda a, i, step, last, n, v, rows: void(a, intp, intp, intp, count(n), v, rows), emit_store_rows)
+def store_rows(a, i, step, last, n, v, rows):
+    for r in range(min(rows, last + 1)):
+        store(a, i + r * step, v.reshape(rows, -1)[r], n)
+
+
+def emit_row_starts(w, i, step, last, _):
+    kind = w.signature.return_type
+    return w.context.make_tuple(w.builder, kind, [w.row_start(i, step, row, last) for row in range(kind.count)])
+
+
+@instruction(lambda i, step, last, rows: types.UniTuple(intp, rows.literal_value)(intp, intp, intp, rows),
+             emit_row_starts)
+def row_starts(i, step, last, rows):
+    """Where the rows begin, to be found out before a loop."""
+    return tuple(i + min(r, last) * step for r in range(rows))
+
+
+def emit_broadcast_rows(w, a, starts, i):
+    return w.each(lambda r: w.broadcast(w.builder.load(w.address(a, w.builder.extract_value(starts, r), i))))
+
+
+@instruction(lambda a, starts, i: Vector(a.dtype, 8 * BYTES // a.dtype.bitwidth, starts.count)(a, starts, intp),
+             emit_broadcast_rows)
+def broadcast_rows(a, starts, i):
+    """Element i of each row, in all lanes of one register each."""
+    return np.repeat([a[start + i] for start in starts], lanes(a))
+
+
+# -------------------------------------------------------------------------------------------------------- arithmetic
+
+@instruction(lambda x, y: x(x, y if isinstance(y, Vector) else x.dtype),
+             lambda w, x, y: w.each(lambda r: w.builder.fadd(w.of(x, r), w.of(y, r))))
+def plus(x, y):
+    """x + y, where y is a vector or a number"""
+    return x + y
+
+
+def emit_add_outer(w, s, x, y):
+    width, contract = x.type.count, ("contract",)  # multiply and add in one rounding
+    return w.each(lambda r: w.builder.fadd(
+        w.of(s, r), w.builder.fmul(w.of(x, r % width), w.of(y, r // width), flags=contract), flags=contract))
+
+
+@instruction(lambda s, x, y: s(s, x, y), emit_add_outer)
+def add_outer(s, x, y):
+    """A tile s with the products of each register of y (a row) and each of x (a column) added."""
+    registers = lambda v: v.reshape(-1, BYTES // v.itemsize)
+    return s + (registers(y)[:, None] * registers(x)).ravel()
+
+
+@instruction(lambda x, y, z: Vector(x.dtype, x.lanes, 3)(x, y, z),
+             lambda w, *registers: w.each(lambda r: w.builder.extract_value(registers[r], 0)))
+def join(x, y, z):
+    """A vector of three registers."""
+    return np.concatenate([x, y, z])
+
+
+def emit_add_lane_sums(w, a, i, step, v, _):
+    width = w.signature.args[4].literal_value
+    for r in range(w.registers):
+        address = w.address(a, i, w.builder.mul(i64(r // width), step), i64(r % width))
+        s = w.call(f"llvm.vector.reduce.fadd.{w.suffix()}", w.real, [ir.Constant(w.real, 0), w.of(v, r)], ("reassoc",))
+        w.builder.store(w.builder.fadd(w.builder.load(address), s), address)
+    return w.context.get_dummy_value()
+
+
+@instruction(lambda a, i, step, v, width: void(a, intp, intp, v, width), emit_add_lane_sums)
+def add_lane_sums(a, i, step, v, width):
+    """Add the sum of each register of a tile to the element of a in its row and column."""
+    for r, s in enumerate(v.reshape(-1, BYTES // v.itemsize).sum(1)):
+        a[i + r // width * step + r % width] += s

@@ -19,6 +19,8 @@ function erf(x) { // the one function of the derivative table that Math lacks; A
 const { nodes, digits: DIGITS } = PAGE;  // of a page that is not live: boxes, with what they show from which step on
 if (PAGE.live) PAGE.leaves = PAGE.leaves.map((x) => ({ nan: NaN, inf: Infinity, "-inf": -Infinity })[x] ?? x); // not in JSON
 const ROOT = nodes.length - 1;
+const USES = nodes.map(() => 0); // how often a node is an operand
+if (PAGE.live) nodes.forEach(({ inputs }) => inputs.forEach((j) => { USES[j] += 1; }));
 const isConstant = (i) => nodes[i].role === "constant";
 
 /** The number of every node, given those of the leaves; node `forced`, if any, is held at `value`. */
@@ -43,7 +45,7 @@ function backward(data) {
       const share = grad[i] * local, before = grad[j];
       grad[j] = before === null ? share : before + share;
       shares.push({ node: i, place, to: j, local, incoming: grad[i], share, before, total: grad[j],
-        number: ++counted[j], uses: PAGE.uses[j] });
+        number: ++counted[j], uses: USES[j] });
     });
   }
   return { grad, shares };

@@ -26,7 +26,7 @@ def is_int(x):
     return hasattr(x, "__index__") and not isinstance(x, (bool, type)) and getattr(x, "shape", ()) == ()
 
 
-def is_number(x):
+def is_number(x: object) -> bool:
     """Whether x is one real number, and no text or array."""
     return isinstance(x, (int, float)) or hasattr(x, "__float__") and getattr(x, "shape", ()) == ()
 

@@ -65,7 +65,7 @@ class Kernel:
         function(*args)
 
 
-def launch(kernel, *args):
+def launch(kernel: object, *args: object) -> None:
     """Call kernel(*args), and note the call where a plan is being captured. Any function that writes into its
     arguments is a kernel, NumPy's with `out` among them."""
     if isinstance(kernel, Kernel):

@@ -117,9 +117,9 @@ class Optimizer:
 
     def load_state_dict(self, state_dict):
         """Load a state_dict of the same optimizer; ValueError, and nothing changed, where it does not fit."""
-        self.accept(state_dict)()
+        self.validate_state_dict(state_dict)()
 
-    def accept(self, state_dict):
+    def validate_state_dict(self, state_dict):
         """Validate a state_dict, and return the function that loads it."""
         name = f"{type(self).__name__}.load_state_dict"
         try:
@@ -310,9 +310,9 @@ class Schedule:
 
     def load_state_dict(self, state):
         """Load a state_dict of the same schedule; ValueError, and nothing changed, where it does not fit."""
-        self.accept(state)()
+        self.validate_state_dict(state)()
 
-    def accept(self, state):
+    def validate_state_dict(self, state):
         """Validate a state_dict, and return the function that loads it."""
         name, own = f"{type(self).__name__}.load_state_dict", self.state_dict()
         if not isinstance(state, dict) or state.keys() != own.keys():

@@ -165,9 +165,9 @@ class DataLoader:
 
     def load_state_dict(self, state):
         """Continue with the next epoch of the saved loader; ValueError where only one of the two has a seed."""
-        self.accept(state)()
+        self.validate_state_dict(state)()
 
-    def accept(self, state):
+    def validate_state_dict(self, state):
         """Validate a state_dict, and return the function that loads it."""
         if not isinstance(state, dict) or "random" not in state or (state["random"] is None) != (self.random is None):
             raise ValueError("DataLoader.load_state_dict: expected the state of a loader "

@@ -75,10 +75,10 @@ def fused_batch_norm(x, weight, bias, statistics, constant, eps):
     """x̂ = (x - mean) / √(variance + eps), y = w x̂ + b. ∂w = Σ g x̂, ∂b = Σ g, the sums over all but the channels;
     ∂x = w / √(variance + eps) · (g - mean(g) - x̂ mean(g x̂)), without the means where the statistics are constant."""
     rows, w = by_channels(x), contiguous(weight)
-    y, = compute(kernels.convolution.batch_norm, [rows], rows, *statistics, w, contiguous(bias), eps)
+    y, = compute(kernels.normalization.batch_norm, [rows], rows, *statistics, w, contiguous(bias), eps)
 
     def vjps(g, needs):
-        dx, dw, db = compute(kernels.convolution.batch_norm_backward, (rows, weight, bias), by_channels(g), rows,
+        dx, dw, db = compute(kernels.normalization.batch_norm_backward, (rows, weight, bias), by_channels(g), rows,
                              *statistics, w, eps, not constant)
         return dx.reshape(x.shape), dw, db
 
@@ -110,7 +110,7 @@ def batch_statistics(x):
     if not isinstance(x, Tensor):
         return [s.reshape(-1) for s in channel_statistics(detach(x))]
     rows = by_channels(x._data)
-    return compute(kernels.convolution.channel_moments, (rows[0, :, 0], rows[0, :, 0]), rows)
+    return compute(kernels.normalization.channel_moments, (rows[0, :, 0], rows[0, :, 0]), rows)
 
 
 def update_running_stats(running, new, momentum, factor=1.0):

@@ -6,7 +6,7 @@ from types import FunctionType
 import numba
 import numpy as np
 
-from .backend.compiled import INTERPRETED, SAME_ORDER, STAMP, jit, kernel, prange, span
+from .backend.compiled import INTERPRETED, SAME_ORDER, STAMP, chunk_bounds, jit, kernel, prange
 from .backend.math32 import compiled_rule
 
 
@@ -15,11 +15,11 @@ def value_chunk(y, x):
         y[i] = f(x[i])  # noqa: F821  (f is given when the chunk is compiled)
 
 
-def value_kernel(y, x, parts):
+def value_kernel(y, x, chunks):
     """y[i] = f(x[i])"""
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
-        chunk(y[lo:hi], x[lo:hi])  # noqa: F821
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
+        compute(y[lo:hi], x[lo:hi])  # noqa: F821
 
 
 def derivative_chunk(dx, g, x, y):
@@ -27,25 +27,25 @@ def derivative_chunk(dx, g, x, y):
         dx[i] = g[i] * derivative(x[i], y[i])  # noqa: F821
 
 
-def derivative_kernel(dx, g, x, y, parts):
+def derivative_kernel(dx, g, x, y, chunks):
     """dx[i] = g[i] · ∂y/∂x at (x[i], y[i])"""
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
-        chunk(dx[lo:hi], g[lo:hi], x[lo:hi], y[lo:hi])  # noqa: F821
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
+        compute(dx[lo:hi], g[lo:hi], x[lo:hi], y[lo:hi])  # noqa: F821
 
 
 @functools.cache
 def unary(name):
     """The kernel (y, x) of a rule with one operand: y = f(x), all 1-D."""
-    chunk = jit(value_chunk, name=f"{name}_chunk", math=SAME_ORDER, f=compiled_rule(name))
-    return kernel(value_kernel, name=name, math=SAME_ORDER, chunk=chunk)
+    compute = jit(value_chunk, name=f"{name}_chunk", math=SAME_ORDER, f=compiled_rule(name))
+    return kernel(value_kernel, name=name, math=SAME_ORDER, compute=compute)
 
 
 @functools.cache
 def unary_backward(name):
     """The kernel (dx, g, x, y) of a rule with one operand: dx = g · ∂y/∂x, all 1-D."""
-    chunk = jit(derivative_chunk, name=f"{name}_backward_chunk", math=SAME_ORDER, derivative=compiled_rule(name, 0))
-    return kernel(derivative_kernel, name=f"{name}_backward", math=SAME_ORDER, chunk=chunk)
+    compute = jit(derivative_chunk, name=f"{name}_backward_chunk", math=SAME_ORDER, derivative=compiled_rule(name, 0))
+    return kernel(derivative_kernel, name=f"{name}_backward", math=SAME_ORDER, compute=compute)
 
 
 def product(g, a, b, y):
@@ -72,26 +72,26 @@ def accumulate_chunk(y, x):
 
 
 @kernel(grain=65536)
-def accumulate(y, x, parts):
+def accumulate(y, x, chunks):
     """y[i] += x[i]"""
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
         accumulate_chunk(y[lo:hi], x[lo:hi])
 
 
 @kernel(grain=65536)
-def copy(y, x, parts):
+def copy(y, x, chunks):
     """y[i] = x[i]"""
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
         y[lo:hi] = x[lo:hi]
 
 
 @kernel(grain=65536)
-def fill(y, number, parts):
+def fill(y, number, chunks):
     """y[i] = number"""
-    for part in prange(parts):
-        lo, hi = span(y.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(y.size, chunk, chunks)
         y[lo:hi] = y.dtype.type(number)
 
 
@@ -102,10 +102,10 @@ def scale_chunk(y, x, number):
 
 
 @kernel(grain=65536)
-def scale(y, x, number, parts):
+def scale(y, x, number, chunks):
     """y[i] = x[i] · number"""
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
         scale_chunk(y[lo:hi], x[lo:hi], y.dtype.type(number))
 
 
@@ -119,13 +119,13 @@ def dropout_chunk(y, x, uniforms, p, factor):
 
 
 @kernel
-def dropout(y, x, uniforms, p, parts):
+def dropout(y, x, uniforms, p, chunks):
     """y[i] = x[i] / (1 - p) where uniforms[i] ≥ p, else 0, for 0 ≤ p ≤ 1. Srivastava et al. (2014)
 
     The uniforms lie in [0, 1). The backward pass is the same: dropout(dx, g, uniforms, p).
     """
     real = y.dtype.type
     factor = real(1.0 / (1.0 - p)) if p < 1.0 else real(0.0)
-    for part in prange(parts):
-        lo, hi = span(x.size, part, parts)
+    for chunk in prange(chunks):
+        lo, hi = chunk_bounds(x.size, chunk, chunks)
         dropout_chunk(y[lo:hi], x[lo:hi], uniforms[lo:hi], uniforms.dtype.type(p), factor)

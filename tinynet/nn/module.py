@@ -239,9 +239,9 @@ class Module:
 
         Raises ValueError, and changes nothing, where a name is missing or unexpected or a shape differs.
         """
-        self.accept(state, strict)()
+        self.validate_state_dict(state, strict)()
 
-    def accept(self, state, strict=True):
+    def validate_state_dict(self, state, strict=True):
         """Validate a state_dict, and return the function that loads it."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: expected a dict of arrays, got {describe(state)}")

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from ..errors import check_int, check_number, describe, is_number
 from ..kernels import launch
-from .core import as_array, as_tensor, forbid_in_capture
+from .core import as_array, as_tensor, forbid_in_capture, operand
 from .memory import FLOATS, empty_array
 from .methods import Operand, Shape, Tensor, as_dtype, shape_of
 from .operations import Cat, one_axis
@@ -61,6 +61,14 @@ def allocate(name: str, shape: Any, dtype: Any, device: Any) -> np.ndarray:
     try:
         return empty_array(shape, as_dtype(name, dtype))
     except ValueError as error:  # more elements, or more axes, than there can be
+        raise ValueError(f"{name}: {str(error).removeprefix('tensor: ')}") from None
+
+
+def computed(name: str, function: Callable[..., np.ndarray], *args: Any, **options: Any) -> np.ndarray:
+    """The array that a function of NumPy's computes; ValueError where there is no memory for it."""
+    try:
+        return function(*args, **options)
+    except (MemoryError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from None
 
 
@@ -174,8 +182,8 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32, requires_gr
     """The identity matrix: ones on the diagonal, zeros elsewhere."""
     on(device)
     rows = check_int("eye", "n", n, 0)
-    return Tensor(np.eye(rows, rows if m is None else check_int("eye", "m", m, 0), dtype=as_dtype("eye", dtype)),
-                  requires_grad)
+    return Tensor(computed("eye", np.eye, rows, rows if m is None else check_int("eye", "m", m, 0),
+                           dtype=as_dtype("eye", dtype)), requires_grad)
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTypeLike | None = None,
@@ -188,7 +196,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTyp
     if step == 0:
         raise ValueError("arange: expected step not to be 0")
     start, stop, step = (x.item() if isinstance(x, Tensor) else x for x in (start, stop, step))
-    array = np.arange(start, stop, step, None if dtype is None else as_dtype("arange", dtype))
+    array = computed("arange", np.arange, start, stop, step, None if dtype is None else as_dtype("arange", dtype))
     return Tensor(array.astype(np.float32) if dtype is None and array.dtype == np.float64 else array, requires_grad)
 
 
@@ -197,8 +205,8 @@ def linspace(start: float, end: float, steps: int, dtype: DTypeLike = np.float32
     """`steps` numbers from start to end, both included, at equal distances."""
     on(device)
     start, end = float(check_number("linspace", "start", start)), float(check_number("linspace", "end", end))
-    return Tensor(np.linspace(start, end, check_int("linspace", "steps", steps, 0), dtype=as_dtype("linspace", dtype)),
-                  requires_grad)
+    return Tensor(computed("linspace", np.linspace, start, end, check_int("linspace", "steps", steps, 0),
+                           dtype=as_dtype("linspace", dtype)), requires_grad)
 
 
 def randint(low: int, high: int | Sequence[int] | None = None, size: Shape | None = None, dtype: DTypeLike = np.int64,
@@ -215,7 +223,7 @@ def randint(low: int, high: int | Sequence[int] | None = None, size: Shape | Non
     shape = () if size is None else shape_of("randint", (size,))
     stream = check_generator("randint", generator).stream
     try:
-        return Tensor(stream.integers(low, high, shape, dtype=as_dtype("randint", dtype)))
+        return Tensor(computed("randint", stream.integers, low, high, shape, dtype=as_dtype("randint", dtype)))
     except TypeError as error:
         raise TypeError(f"randint: {error}") from None
 
@@ -223,7 +231,8 @@ def randint(low: int, high: int | Sequence[int] | None = None, size: Shape | Non
 def randperm(n: int, generator: Random = None) -> Tensor:
     """The integers 0 … n - 1 in random order."""
     forbid_in_capture("randperm")
-    return Tensor(check_generator("randperm", generator).stream.permutation(check_int("randperm", "n", n, 0)))
+    stream = check_generator("randperm", generator).stream
+    return Tensor(computed("randperm", stream.permutation, check_int("randperm", "n", n, 0)))
 
 
 # ------------------------------------------------------------------------------------------------- of several tensors
@@ -262,9 +271,9 @@ def stack(tensors: Sequence[Operand], axis: int = 0, *, dim: int | None = None) 
 
 def maximum(a: Operand, b: Operand) -> Tensor:
     """The larger of two tensors, element by element."""
-    return as_tensor(a, b).maximum(b)
+    return operand("maximum", a, b).maximum(b)
 
 
 def minimum(a: Operand, b: Operand) -> Tensor:
     """The smaller of two tensors, element by element."""
-    return as_tensor(a, b).minimum(b)
+    return operand("minimum", a, b).minimum(b)

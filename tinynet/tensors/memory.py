@@ -35,7 +35,7 @@ def empty_array(shape, dtype) -> np.ndarray:
     """A new array for a kernel to write: the one function that allocates memory for results."""
     try:
         array = np.empty(shape, dtype)
-    except MemoryError:
+    except (MemoryError, OverflowError):
         raise ValueError(f"tensor: there is not enough memory for shape {shape}, {np.dtype(dtype)}") from None
     if mode.plan is not None:
         mode.plan.own_memory(array)

@@ -14,7 +14,7 @@ from ..errors import describe, is_int
 from ..graph import mode, no_grad
 from ..kernels import launch
 from ..value import Rule
-from .core import Node, Op, as_tensor, forbid_in_capture, leaf
+from .core import Node, Op, forbid_in_capture, leaf, operand
 from .memory import FLOATS, cast, contiguous, copied, empty_array, filled
 
 
@@ -212,10 +212,10 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     >>> where(tensor([True, False]), 1.0, tensor([5.0, 6.0])).tolist()
     [1.0, 6.0]
     """
-    condition = as_tensor(condition)
+    condition = operand("where", condition, None)
     if condition.dtype != bool:
         raise TypeError(f"where: expected a condition of bools, got {condition.dtype}")
-    return Where(condition)(as_tensor(a, b), as_tensor(b, a))
+    return Where(condition)(operand("where", a, b), operand("where", b, a))
 
 
 class Clip(Op):

@@ -56,9 +56,9 @@ class Streams(threading.local):
 
     def load_state_dict(self, state: Any) -> None:
         """Go on from there; ValueError where this is no state of a stream."""
-        self.accept(state)()
+        self.validate_state_dict(state)()
 
-    def accept(self, state: Any) -> Callable[[], None]:
+    def validate_state_dict(self, state: Any) -> Callable[[], None]:
         """Validate a state, and return the function that loads it."""
         return functools.partial(setattr, self, "stream", stream_from("Generator", state))
 

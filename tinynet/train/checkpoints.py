@@ -83,7 +83,7 @@ def load(path, into=None, weights_only=True):
         if part not in state:
             raise ValueError(f"load: {name} has no part {part!r}; it has {', '.join(map(repr, state)) or 'nothing'}")
     loaders = [validated(name, repr(part), into[part], state[part])  # those that cannot validate first go first
-               for part in sorted(into, key=lambda part: hasattr(into[part], "accept"))]
+               for part in sorted(into, key=lambda part: hasattr(into[part], "validate_state_dict"))]
     for load_part in loaders:
         load_part()
     return {part: x for part, x in state.items() if part not in into}
@@ -101,12 +101,12 @@ def validated(name, part, x, state):
     """A function that loads the state into x, after everything that can be wrong with it was checked."""
     if not hasattr(x, "load_state_dict"):
         raise TypeError(f"load: expected an object with load_state_dict for {part}, got {describe(x)}")
-    if not hasattr(x, "accept"):
+    if not hasattr(x, "validate_state_dict"):
         return lambda: x.load_state_dict(state)
     if not isinstance(state, dict):
         raise ValueError(f"load: {name}, {part}: expected a state, got {type(state).__name__}")
     try:
-        return x.accept(state)
+        return x.validate_state_dict(state)
     except (TypeError, ValueError) as error:
         raise ValueError(f"load: {name}, {part}: {error}") from None
 

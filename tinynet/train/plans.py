@@ -59,7 +59,7 @@ class Plan:
         for buffer, array in zip(self.inputs, inputs):
             buffer[...] = array
         if self.calls is None:
-            self.calls = kernels.replay.joined(self.steps)
+            self.calls = kernels.replay.launch_list(self.steps)
         for call in self.calls:
             call()
         for leaf, g in self.gradients.items():

@@ -153,9 +153,6 @@ def chunk_bounds(n, chunk, chunks):
     return n * chunk // chunks, n * (chunk + 1) // chunks
 
 
-span = chunk_bounds  # what activations.py calls it
-
-
 class Notice(event.Listener):
     """Says once that the first run compiles."""
 

@@ -115,9 +115,10 @@ def test_cross_entropy_of_certain_probabilities_is_pytorchs(reduction):
     np.sum(scalar).backward()
     gradient, n = np.vectorize(lambda v: v.grad, otypes=[float]), 1 if reduction == "none" else p.size
     for expected, *found in ((theirs.detach(), ours.detach(), np.vectorize(float)(scalar)),
-                             (a.grad, x.grad, gradient(values)), (np.clip(b.grad * n, -100, 100) / n, y.grad, gradient(targets))):
+                             (a.grad, x.grad, gradient(values)),
+                             (np.clip(b.grad * n, -100, 100) / n, y.grad, gradient(targets))):
         for array in found:
-            np.testing.assert_allclose(array, expected, rtol=1e-8, atol=1e-12)  # their 1e-12 is a float32
+            np.testing.assert_allclose(array, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_to_scalar_and_back_keeps_the_numbers_and_labels_the_values():

@@ -150,7 +150,8 @@ def fault(got, error, expected, refused, may_refuse):
             return f"raises {type(error).__name__}: {error}"
         if reached_a_kernel(error):
             return f"reached a kernel: {error}"
-        if "\n" in str(error) or not re.match(r"[^:]+: |the \w+ is |could not broadcast |(boolean )?index ", str(error)):
+        if "\n" in str(error) or not re.match(
+                r"[^:]+: |the \w+ is |could not broadcast |(boolean )?index ", str(error)):
             return f"no sentence: {error}"
         return None if may_refuse else f"refuses: {error}"
     if refused is not None:

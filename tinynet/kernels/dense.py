@@ -8,7 +8,7 @@ from . import Kernel
 from .backend import blas, compiled
 from .backend.blas import gemm, single_threaded
 from .backend.compiled import chunk_bounds, jit, kernel, prange
-from .backend.math32 import row
+from .backend.math32 import compiled_rule
 from .normalization import add, add_rows, put
 
 # ---------------------------------------------------------------------------------------------------- matrix products
@@ -150,7 +150,7 @@ class Layer(Kernel):
 
     def __init__(self, name):
         function, names = ((add_bias_keep_and_activate if keeps_input(name) else add_bias_and_activate,
-                            {"f": row(name)}) if name else (add_bias, {}))
+                            {"f": compiled_rule(name)}) if name else (add_bias, {}))
         self.apply = jit(function, name=f"bias_{name}_chunk", **names)
         self.kernel = kernel(layer_kernel, name=f"layer_{name}", apply=self.apply)
 
@@ -248,7 +248,7 @@ def bias_act_backward_kernel(dz, db, g, z, y, chunks):
 def bias_act_backward(name):
     """The kernel (dz, db, g, z, y): dz = g · f', db = Σ rows of dz, where y = f(z), and z is y unless
     `keeps_input(name)`."""
-    row_by_row = jit(derivatives, name=f"{name}_derivatives", derivative=row(name, 0))
+    row_by_row = jit(derivatives, name=f"{name}_derivatives", derivative=compiled_rule(name, 0))
     apply = jit(derivative_and_sums, name=f"bias_{name}_backward_chunk", derivatives=row_by_row)
     return kernel(bias_act_backward_kernel, name=f"bias_{name}_backward", apply=apply)
 

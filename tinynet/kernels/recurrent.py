@@ -17,12 +17,12 @@ import functools
 import numpy as np
 
 from .backend.compiled import chunk_bounds, jit, kernel, prange
-from .backend.math32 import row
+from .backend.math32 import compiled_rule
 from .backend.small_gemm import multiply, transpose_scaled
 from .normalization import add, put
 
-tanh = row("tanh")
-sigmoid_derivative, tanh_derivative = row("sigmoid", 0), row("tanh", 0)
+tanh = compiled_rule("tanh")
+sigmoid_derivative, tanh_derivative = compiled_rule("sigmoid", 0), compiled_rule("tanh", 0)
 
 
 @jit
@@ -77,14 +77,14 @@ GRAIN = 4096
 @functools.cache
 def rnn(name):
     """The kernel (h, x, weight) for f of that name, whose derivative is known from its value: tanh or relu."""
-    apply = jit(add_and_activate, name=f"rnn_{name}_chunk", f=row(name))
+    apply = jit(add_and_activate, name=f"rnn_{name}_chunk", f=compiled_rule(name))
     return kernel(rnn_kernel, name=f"rnn_{name}", grain=GRAIN, measure=1, apply=apply)
 
 
 @functools.cache
 def rnn_backward(name):
     """The kernel (dx, dh, g, h, weight)."""
-    apply = jit(add_and_differentiate, name=f"rnn_{name}_backward_chunk", derivative=row(name, 0))
+    apply = jit(add_and_differentiate, name=f"rnn_{name}_backward_chunk", derivative=compiled_rule(name, 0))
     return kernel(rnn_backward_kernel, name=f"rnn_{name}_backward", grain=GRAIN, apply=apply)
 
 
@@ -125,8 +125,9 @@ def through_activation(d, g, other, y):
         d[j] = g[j] * other[j] * derivative(y[j], y[j])  # noqa: F821
 
 
-sigmoid_of_sum, tanh_of_sum = (jit(activate_sum, name=f"{name}_of_sum", f=row(name)) for name in ("sigmoid", "tanh"))
-through_sigmoid, through_tanh = (jit(through_activation, name=f"through_{name}", derivative=row(name, 0))
+sigmoid_of_sum, tanh_of_sum = (jit(activate_sum, name=f"{name}_of_sum", f=compiled_rule(name))
+                               for name in ("sigmoid", "tanh"))
+through_sigmoid, through_tanh = (jit(through_activation, name=f"through_{name}", derivative=compiled_rule(name, 0))
                                  for name in ("sigmoid", "tanh"))
 
 

@@ -278,6 +278,5 @@ def compiled_rule(name, derivative=None):
     return compiled_function(rule.value if derivative is None else rule.derivatives[derivative])
 
 
-row = compiled_rule
 exp_of, log_of, sigmoid_of = map(compiled_rule, ("exp", "log", "sigmoid"))
 log1p_of = compiled_function(lambda x: math.log1p(x))

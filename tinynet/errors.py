@@ -78,9 +78,10 @@ def check_bool(function: str, name: str, x: object) -> bool:
 
 def check_choice(function, name, x, choices):
     """x, one of `choices`; ValueError where it is not."""
-    if not any(x is choice or type(x) is type(choice) and x == choice for choice in choices):
-        raise ValueError(f"{function}: expected {name} to be {' or '.join(map(repr, choices))}, got {describe(x)}")
-    return x
+    for choice in choices:
+        if x is choice or type(x) is type(choice) and x == choice:
+            return x
+    raise ValueError(f"{function}: expected {name} to be {' or '.join(map(repr, choices))}, got {describe(x)}")
 
 
 def check_path(function, name, x):

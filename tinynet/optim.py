@@ -97,12 +97,14 @@ class Optimizer:
                     state[0] = Clock(self.terms, group, state[0].t)
             for clock in clocks:
                 launch(clock.tick)
-            kernel = getattr(kernels.optimizers, kernel) if any(tensor for _, _, tensor, _ in ready) else None
+            launched = None
             for p, g, tensor, state in ready:
                 if tensor:
-                    update_tensor(kernel, p, g, state)
+                    launched = launched or getattr(kernels.optimizers, kernel)
+                    update_tensor(launched, p, g, state)
                 else:
                     p.data, *state[1:] = update(p.data, g, *state[1:], *state[0].now)
+            bump_version(*[p for p, _, tensor, _ in ready if tensor])
 
     def state_dict(self):
         """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their index, as in PyTorch."""
@@ -168,7 +170,6 @@ def update_tensor(kernel, p, g, state):
     launch(kernel, flat.ravel(), g.ravel(), *state[1:], state[0].h)
     if flat is not p._data:
         launch(np.copyto, p._data, flat)
-    bump_version(p)
 
 
 PYTORCH = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")  # how it computes, not what

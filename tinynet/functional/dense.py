@@ -20,10 +20,10 @@ def by_rows(x):
 
 def check_linear(x, weight, bias, activation):
     """Raise unless x is (…, in), weight (out, in) and bias (out), of one float dtype or all Values."""
-    dtype = x.dtype
-    if (not isinstance(weight, ARRAYS) or weight.dtype != dtype or dtype not in FLOATS and dtype.kind != "O"
-            or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or bias is not None
-            and (not isinstance(bias, ARRAYS) or bias.shape != weight.shape[:1] or bias.dtype != dtype)):
+    dtype, shape = x.dtype, weight.shape if isinstance(weight, ARRAYS) else ()
+    if (len(shape) != 2 or weight.dtype != dtype or dtype not in FLOATS and dtype.kind != "O"
+            or x.shape[-1:] != shape[1:] or bias is not None
+            and (not isinstance(bias, ARRAYS) or bias.shape != shape[:1] or bias.dtype != dtype)):
         raise ValueError("linear: expected x (…, in), weight (out, in) and bias (out) of one float dtype, got "
                          + ", ".join(describe(a) for a in (x, weight, bias) if a is not None))
     if activation is not None and activation not in ACTIVATIONS:

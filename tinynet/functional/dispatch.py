@@ -23,10 +23,6 @@ FUSED = {}  # {name of an operation: (fused form, reference implementation)}
 class Fused(Op):
     """A function computed by its fused form. A drawing opens `definition`, (reference, arguments, {})."""
 
-    def forward(self, *arrays):
-        y, self.vjps = self.fused(*arrays, *self.options)
-        return y
-
     def backward(self, g, y, *_):
         return self.vjps(g, self.needs)
 
@@ -41,8 +37,8 @@ def fused_by(fused):
     name = fused.__name__.removeprefix("fused_")
 
     def decorate(reference):
-        signature, kinds = inspect.signature(reference), (Tensor,) * 8
-        operation = type(fused.__name__, (Fused,), {"name": name, "fused": staticmethod(fused)})
+        signature = inspect.signature(reference)
+        operation = type(fused.__name__, (Fused,), {"name": name})
         FUSED[name] = fused, reference
 
         @functools.wraps(reference)
@@ -53,12 +49,14 @@ def fused_by(fused):
                 args = bound.args
             if mode.reference or not isinstance(args[0], Tensor):
                 return reference(*args)
-            n = sum(map(isinstance, args, kinds))
-            if not isinstance(args[n - 1], Tensor):
+            tensors = [x for x in args if isinstance(x, Tensor)]
+            n = len(tensors)
+            if tensors[-1] is not args[n - 1]:
                 raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, args[:n]))}")
             op = operation()
-            op.definition, op.options = (reference, args, {}), args[n:]
-            return op(*args[:n])
+            op.definition = reference, args, {}
+            y, op.vjps = fused(*[x._data for x in tensors], *args[n:])
+            return op.node(y, tuple(tensors))
 
         return function
 

@@ -31,7 +31,7 @@ def same_shapes(name, input, target, reduction):
     if not isinstance(input, Tensor):
         target = as_numpy(target)
     elif isinstance(target, Tensor):
-        target = target.to(input.dtype)
+        target = target if target.dtype == input.dtype else target.to(input.dtype)
     else:
         target = as_operand(target, input, "target")
     if input.shape != target.shape:

@@ -50,8 +50,12 @@ class Op:
     tensor: type[Tensor]  # the class of results, which methods.py sets where it is complete
 
     def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.node(self.forward(*map(data_of, inputs)), inputs)
+
+    def node(self, data: np.ndarray, inputs: Sequence[Tensor]) -> Tensor:
+        """The result as a Tensor, which records its operation and inputs where one of them requires a gradient."""
         y = new(self.tensor)
-        y._data = self.forward(*map(data_of, inputs))
+        y._data = data
         y._grad = None
         y._version = None
         y.label = ""
@@ -121,9 +125,13 @@ def version_of(x: Node) -> Version:
     return x._version
 
 
-def bump_version(x: Node) -> None:
-    """Note that x's memory was changed in place: what was computed from it before has no gradient any more."""
-    clock.now = version_of(x).changed = clock.now + 1
+def bump_version(*changed: Node) -> None:
+    """Note that their memory was changed in place: what was computed from it before has no gradient any more."""
+    clock.now = now = clock.now + 1
+    for x in changed:
+        if x._version is None:
+            x._version = Version()
+        x._version.changed = now
 
 
 def check_versions(op: Op, y: Tensor, xs: Sequence[Tensor]) -> None:
@@ -391,10 +399,8 @@ def accumulate(leaf: Tensor, g: np.ndarray, given: set[int]) -> None:
 
 def grad_tensor(x: Node) -> Tensor | None:
     """The Tensor of x's gradient that somebody holds, who shall see its changes."""
-    try:
-        given = x._grad_tensor()
-    except AttributeError:
-        return None
+    reference = getattr(x, "_grad_tensor", None)
+    given = reference and reference()
     return given if given is not None and given._data is x._grad else None
 
 

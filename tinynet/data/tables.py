@@ -211,8 +211,9 @@ class DataFrameDataset(TensorDataset):
             target = column == self.target_column
             if where.any() and (self.missing == "raise" or target and self.missing == "mean"):
                 hint = 'pass missing="drop"' if target else 'pass missing="mean" or missing="drop"'
-                raise ValueError(f"DataFrameDataset: the column {column!r} has {where.sum()} missing of {len(where)} "
-                                 f"values, the first in row {where.argmax()}; {hint}")
+                raise ValueError(f"DataFrameDataset: the column {column!r} has {where.sum()} missing "
+                                 f"value{'s' if where.sum() > 1 else ''} of {len(where)}, the first in row {where.argmax()}; "
+                                 f"{hint}")
         rows = ~np.any(list(holes.values()), axis=0) if self.missing == "drop" else slice(None)
         entries = {column: np.asarray(columns[column], dtype=object)[rows] for column in holes}
         X = [part for column in self.fill for part in self.numbers(column, entries[column], holes[column][rows])]

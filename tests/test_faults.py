@@ -385,7 +385,7 @@ def test_the_number_of_threads():
     try:
         assert tinynet.get_num_threads() == 1
         for wrong in (0, -1, 10**6, 1.5, "2", None, True):
-            with pytest.raises(ValueError, match=r"^set_num_threads: expected a whole number from 1 to \d+, got "):
+            with pytest.raises(ValueError, match=r"^set_num_threads: expected an integer from 1 to \d+, got "):
                 tinynet.set_num_threads(wrong)
         assert tinynet.get_num_threads() == 1
     finally:

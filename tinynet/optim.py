@@ -80,26 +80,29 @@ class Optimizer:
             mode.plan.record_guard(self, "loads", self.loads)  # load_state_dict replaces the arrays of the state
         for group in self.param_groups:
             update, kernel, names = self.rule(group)
-            ready, idle = [], []
+            ready, idle, new, clocks = [], [], None, {}
             for p in group["params"]:
-                (idle if (p._grad if isinstance(p, Tensor) else p.grad) is None else ready).append(p)
-            first = Clock(self.terms, group)
-            for p in ready:
-                if p not in self.state:
-                    self.state[p] = [first, *(np.zeros(p._data.size, p._data.dtype) if isinstance(p, Tensor) else 0.0
-                                              for _ in names)]
-            clocks = dict.fromkeys(self.state[p][0] for p in ready)
-            for p in idle:  # it stays behind, with a clock of its own
-                if p in self.state and self.state[p][0] in clocks:
-                    self.state[p][0] = Clock(self.terms, group, self.state[p][0].t)
+                tensor, state = isinstance(p, Tensor), self.state.get(p)
+                g = p._grad if tensor else p.grad
+                if g is None:
+                    idle.append(state)
+                    continue
+                if state is None:
+                    new = new or Clock(self.terms, group)
+                    state = self.state[p] = [new, *(np.zeros(g.size, g.dtype) if tensor else 0.0 for _ in names)]
+                clocks[state[0]] = None
+                ready.append((p, g, tensor, state))
+            for state in idle:  # it stays behind, with a clock of its own
+                if state is not None and state[0] in clocks:
+                    state[0] = Clock(self.terms, group, state[0].t)
             for clock in clocks:
                 launch(clock.tick)
-            for p in ready:
-                clock, *state = self.state[p]
-                if isinstance(p, Tensor):
-                    update_tensor(getattr(kernels.optimizers, kernel), p, state, clock.h)
+            kernel = getattr(kernels.optimizers, kernel) if any(tensor for _, _, tensor, _ in ready) else None
+            for p, g, tensor, state in ready:
+                if tensor:
+                    update_tensor(kernel, p, g, state)
                 else:
-                    p.data, *self.state[p][1:] = update(p.data, p.grad, *state, *clock.now)
+                    p.data, *state[1:] = update(p.data, g, *state[1:], *state[0].now)
 
     def state_dict(self):
         """{"state": {i: {"step": …, name: array}}, "param_groups": […]}, parameters by their index, as in PyTorch."""
@@ -155,14 +158,14 @@ class Optimizer:
         return load
 
 
-def update_tensor(kernel, p, state, h):
+def update_tensor(kernel, p, g, state):
     """Launch an update of a Tensor, through a copy where its memory is not contiguous."""
     flat = p._data
     if not flat.flags.carray:
         if not flat.flags.writeable:
             raise ValueError(f"step: a parameter of shape {flat.shape} has read-only memory")
         flat = copied(flat)
-    launch(kernel, flat.ravel(), p._grad.ravel(), *state, h)
+    launch(kernel, flat.ravel(), g.ravel(), *state[1:], state[0].h)
     if flat is not p._data:
         launch(np.copyto, p._data, flat)
     bump_version(p)

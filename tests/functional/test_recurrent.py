@@ -325,8 +325,10 @@ def test_gradients_that_are_no_numbers():
 
 @pytest.mark.parametrize("wrong, error, sentence", [
     (lambda: nn.RNN(0, 2), ValueError, "RNN: expected input_size to be a positive integer, got 0"),
-    (lambda: nn.RNN(2, 2, nonlinearity="gelu"), ValueError, "RNN: expected nonlinearity to be 'tanh' or 'relu', got 'gelu'"),
-    (lambda: nn.GRU(2, 2, num_layers=2, dropout=1.0), ValueError, "GRU: expected dropout to be a probability below 1, got 1.0"),
+    (lambda: nn.RNN(2, 2, nonlinearity="gelu"), ValueError,
+     "RNN: expected nonlinearity to be 'tanh' or 'relu', got 'gelu'"),
+    (lambda: nn.GRU(2, 2, num_layers=2, dropout=1.0), ValueError,
+     "GRU: expected dropout to be a probability below 1, got 1.0"),
     (lambda: nn.RNN(2, 3)(tinynet.zeros(5, 1, 4)), ValueError, r"RNN\(2 -> 3\): input has 4 features"),
     (lambda: nn.RNN(2, 3)(tinynet.zeros(5, 1, 2, 2)), ValueError,
      r"RNN\(2 -> 3\): input has shape \(5, 1, 2, 2\), expected \(steps, batch, features\), or"),
@@ -341,7 +343,8 @@ def test_gradients_that_are_no_numbers():
     (lambda: nn.utils.clip_grad_norm_([1.0], 1.0), TypeError, "clip_grad_norm_: expected parameters, got 1.0"),
     (lambda: nn.utils.clip_grad_norm_([], -1.0), ValueError, "expected max_norm to be a non-negative number, got -1.0"),
     (lambda: nn.utils.clip_grad_norm_([], 1.0, 0), ValueError, "expected norm_type to be positive, got 0"),
-    (lambda: nn.utils.clip_grad_value_([], math.nan), ValueError, "expected clip_value to be a non-negative number, got nan"),
+    (lambda: nn.utils.clip_grad_value_([], math.nan), ValueError,
+     "expected clip_value to be a non-negative number, got nan"),
 ])
 def test_bad_input_is_one_clear_sentence(wrong, error, sentence):
     with pytest.raises(error, match=sentence):

@@ -101,6 +101,9 @@ class Version:
     def __init__(self) -> None:
         self.changed = 0
 
+    def __reduce__(self) -> tuple[type[Version], tuple[()]]:
+        return Version, ()  # another process has another clock
+
 
 class Clock:
     """How many changes in place there were."""

@@ -35,7 +35,10 @@ class InPlace(Node):
             raise ValueError(f"assignment {'of' if of else 'to a part of'} a tensor that takes gradients: build the "
                              "result with where, cat or stack instead, or assign under no_grad")
         key = without_tensors(key)
-        value = value._data if isinstance(value, Node) else np.asarray(value, dtype=self.dtype)
+        try:
+            value = value._data if isinstance(value, Node) else np.asarray(value, dtype=self.dtype)
+        except OverflowError:
+            raise ValueError(f"assignment: {describe(value)} is beyond the range of {self.dtype}") from None
         if is_slice(key):
             launch(np.copyto, part(self._data, key), value)
         else:

@@ -28,11 +28,11 @@ from .operations import (
     MaxMin,
     Reduce,
     Unary,
+    arg_max_min,
     axes_of,
     broadcast_shape,
     common_dtype,
     one_axis,
-    reduced_shape,
     unbroadcast,
     where,
     without_tensors,
@@ -110,20 +110,6 @@ def computed(ufunc: Any, a: Tensor, b: Tensor, dtype: np.dtype) -> Tensor:
 def merge(name: str, axis: Any, dim: Any, keepdims: Any, keepdim: Any) -> tuple[Any, bool]:
     """(axis, keepdims) from NumPy's arguments and PyTorch's."""
     return axis if dim is None else dim, check_bool(name, "keepdims", keepdims) or check_bool(name, "keepdim", keepdim)
-
-
-def arg_max_min(name: str, x: Tensor, axis: Any, keepdims: bool) -> Tensor:
-    """The index of the first largest or smallest element."""
-    axis = None if axis is None else one_axis(name, axis, x.ndim)
-    if not x.numel():
-        raise ValueError(f"{name}: expected at least one element, got shape {x.shape}")
-    y = empty_array(reduced_shape(x.shape, axis, keepdims), np.int64)
-    launch(into_indices, y, x._data, axis, name)
-    return leaf(y)
-
-
-def into_indices(out: np.ndarray, x: np.ndarray, axis: int | None, name: str) -> None:
-    out[...] = np.reshape((np.argmax if name == "argmax" else np.argmin)(x, axis), out.shape)
 
 
 def into_order(out: np.ndarray, x: np.ndarray, axis: int, descending: bool) -> None:
@@ -289,11 +275,18 @@ class Tensor(InPlace):
         """The standard deviation √var over `axis`."""
         return self.var(axis, keepdims, correction, dim=dim, keepdim=keepdim).sqrt()
 
-    def norm(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
-        """√Σ x² over `axis`; where it is 0, so is its gradient."""
-        squares = (self * self).sum(axis, keepdims, dim=dim, keepdim=keepdim)
-        zero = squares == 0
-        return (squares + zero).sqrt() * ~zero
+    def norm(self, p: float | str = 2, dim: Axis = None, keepdim: bool = False, *, axis: Axis = None,
+             keepdims: bool = False) -> Tensor:
+        """(Σ |x|ᵖ)^(1/p) over `dim`, the largest |x| for p = inf; where the 2-norm is 0, so is its gradient."""
+        axis, keepdims = merge("norm", axis, dim, keepdims, keepdim)
+        if p in (2, "fro"):
+            squares = (self * self).sum(axis, keepdims)
+            zero = squares == 0
+            return (squares + zero).sqrt() * ~zero
+        p = check_number("norm", "p", p, 1) if p != math.inf else p
+        if p == math.inf:
+            return self.abs().max(axis, keepdims)
+        return self.abs().sum(axis, keepdims) if p == 1 else (self.abs() ** p).sum(axis, keepdims) ** (1 / p)
 
     def max(self, axis: int | None = None, keepdims: bool = False, *, dim: int | None = None,
             keepdim: bool | None = None) -> Any:
@@ -341,6 +334,8 @@ class Tensor(InPlace):
     def clone(self) -> Tensor:
         """A copy, through which gradients flow."""
         return Layout("clone", lambda x: copied(x), lambda g, x: g)(self)
+
+    copy = clone
 
     def reshape(self, *shape: Shape) -> Tensor:
         """The same elements, row by row, in another shape; one -1 stands for what is left."""

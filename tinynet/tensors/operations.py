@@ -493,3 +493,17 @@ class Cat(Op):
 
     def saved(self, y, xs):
         return ()
+
+
+def arg_max_min(name: str, x: Any, axis: Any, keepdims: bool) -> Any:
+    """The index of the first largest or smallest element."""
+    axis = None if axis is None else one_axis(name, axis, x.ndim)
+    if not x.numel():
+        raise ValueError(f"{name}: expected at least one element, got shape {x.shape}")
+    y = empty_array(reduced_shape(x.shape, axis, keepdims), np.int64)
+    launch(into_indices, y, x._data, axis, name)
+    return leaf(y)
+
+
+def into_indices(out: np.ndarray, x: np.ndarray, axis: int | None, name: str) -> None:
+    out[...] = np.reshape((np.argmax if name == "argmax" else np.argmin)(x, axis), out.shape)

@@ -2,8 +2,8 @@
 
 Each such call either raises an error, before a kernel has run, or gives what its definition gives: the reference
 implementation, for what a fused kernel computes; the scalar engine, for the operations of tensors; NumPy, for what
-writes into arrays. Compiled kernels check nothing, so all memory lies between guards here: nan around every array shows a number
-read from outside, and guards that have changed a number written there. (Without JIT, NumPy itself raises.)
+writes into arrays. Compiled kernels check nothing, so all memory lies between guards here: nan around every array shows
+a number read from outside, and guards that have changed a number written there. (Without JIT, NumPy itself raises.)
 """
 
 import contextlib
@@ -122,7 +122,7 @@ def run(function, arrays, textbook=False):
         if y.requires_grad:
             y.backward(gradient=normal(*y.shape, dtype=y.dtype)[::-1] if y.ndim else np.asarray(2.0))
     return y.numpy() if not y.requires_grad else y.detach().numpy(), *[x.grad for x in given
-                                                                      if isinstance(x, tinynet.Tensor)]
+                                                                       if isinstance(x, tinynet.Tensor)]
 
 
 def attempt(function, *args):
@@ -333,7 +333,7 @@ OPERATIONS = {
     "sum, keepdims": (lambda x: x.sum(1, keepdims=True), normal(2, 3, 4)),
     "reshape": (lambda x: x.reshape(4, 3), normal(3, 4)), "reshape, -1": (lambda x: x.reshape(2, -1), normal(3, 4)),
     "transpose": (lambda x: x.transpose(2, 0, 1), normal(2, 3, 4)), "swapaxes": (lambda x: x.swapaxes(0, 1),
-                                                                              normal(2, 3, 4)),
+                                                                                 normal(2, 3, 4)),
     "T": (lambda x: x.T, normal(2, 3)), "flatten": (lambda x: x.flatten(), normal(2, 3)),
     "squeeze": (lambda x: x.squeeze(1) if isinstance(x, tinynet.Tensor) or x.shape[1] == 1 else x, normal(2, 1, 3)),
     "x[1]": (lambda x: x[1], normal(3, 4)), "x[::-2, 1:]": (lambda x: x[::-2, 1:], normal(4, 4)),

@@ -162,7 +162,7 @@ def node_by_node(root, order, name, view):
 
 
 def box_by_box(view):
-    """[(direction, box, sentence), …] of a folded graph: each box after those it is made from, then the backward pass."""
+    """[(direction, box, sentence), …] of a folded graph: each box after its operands, then the backward pass."""
     before = {box.id: {arrow.tail for arrow in view.arrows if arrow.head == box.id} for box in view.boxes}
     waiting, order, placed = list(view.boxes), [], set()
     while waiting:  # boxes of one operation wherever it occurs may need each other: then the first one comes first

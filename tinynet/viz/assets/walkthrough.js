@@ -269,7 +269,7 @@ function paintStatic(k) {
   }
 }
 
-/** The sentence of step k, one equality a line, and where on the way it is. */
+/** The sentence of step k, one equality per line, and which step it is. */
 function tell(k) {
   const step = steps[k], parts = partsOf(step, state), back = turn > 0 && k >= turn;
   const count = turn > 0 ? turn : steps.length;

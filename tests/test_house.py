@@ -1,4 +1,4 @@
-"""The floors of the package: nothing imports from a floor above its own, and imports have no cycle."""
+"""The floors of the package, the lowest first: a file imports from its own floor and from lower ones; no cycles."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 import tinynet
 
 PACKAGE = Path(tinynet.__file__).parent
-FLOORS = ("errors graph value datasets kernels tensors functional data optim nn viz program train distributed "
+FLOORS = ("errors graph value datasets kernels tensors functional data optim nn viz program train "
           "torch_names utils gradient_checks __init__").split()
 FILES = {"/".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -69,7 +69,7 @@ def test_every_file_belongs_to_a_floor():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_nothing_is_imported_from_a_floor_above(name):
+def test_nothing_is_imported_from_a_higher_floor(name):
     assert [other for other in GRAPH[name] if floor(other) > floor(name)] == []
 
 
@@ -94,7 +94,7 @@ def test_the_floors_are_documented_in_their_order(document):
     ("graph", r"\bModules?\b|\bnn\b"), ("tensors", r"\b(optimi[sz]ers?|optim|Adam|SGD)\b"),
     ("value", r"\bimport (numpy|numba)\b"),
 ])
-def test_a_floor_does_not_mention_those_above(files, words):
+def test_a_floor_does_not_mention_higher_ones(files, words):
     lines = [f"{name}: {line}" for name, path in FILES.items() if name.split("/")[0] == files
              for line in path.read_text("utf-8").splitlines() if re.search(words, line)]
     assert not lines

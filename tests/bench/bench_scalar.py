@@ -93,7 +93,7 @@ def pytorch():
 
 
 WORKLOADS = [
-    Workload("number by number", {"tinynet, scalar": tinynet_scalar, "micrograd": micrograd},
+    Workload("eager", {"tinynet, scalar": tinynet_scalar, "micrograd": micrograd},
              [("tinynet, scalar", "micrograd", 0.25)], chart="micrograd"),
     Workload("as a compiled program", {"tinynet, program": tinynet_program, "PyTorch": pytorch},
              [("tinynet, program", "PyTorch", 1 / 3)]),

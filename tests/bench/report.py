@@ -94,6 +94,6 @@ def chart(figures):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
             f"<title>Time of a step beside PyTorch or micrograd</title><style>{STYLE}</style>"
             f'<rect class="paper" width="{WIDTH}" height="{y}"/>'
-            f'<text class="small" x="{x:.1f}" y="20" text-anchor="middle">1 = PyTorch (number by number: micrograd);'
+            f'<text class="small" x="{x:.1f}" y="20" text-anchor="middle">1 = PyTorch (scalar, eager: micrograd);'
             f' shorter is faster</text>'
             f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="28" y2="{y - GAP}"/>{"".join(body)}</svg>\n')

@@ -64,7 +64,7 @@ def test_text_columns(table):
 
 def test_missing_values(table):
     holed = table(area=np.array([50.0, np.nan, 100.0, np.nan]), city=np.array(["Bern", None, "Bern", "Graz"], object))
-    with raises("the column 'area' has 2 missing of 4 values, the first in row 1; pass missing="):
+    with raises("the column 'area' has 2 missing values of 4, the first in row 1; pass missing="):
         DataFrameDataset(holed, "price", text="one-hot")
     data = DataFrameDataset(holed, "price", text="one-hot", missing="mean")
     assert data.arrays[0].tolist() == [[2, 50, 1, 0], [3, 75, 1, 0], [4, 100, 1, 0], [3, 75, 0, 1]]
@@ -75,7 +75,7 @@ def test_missing_values(table):
 @pytest.mark.parametrize("missing", ["raise", "mean"])
 def test_a_missing_target_is_never_invented(table, missing):
     holed = table(price=np.array([1.0, np.nan, 2.0, 3.0]), city=None)
-    with raises("the column 'price' has 1 missing of 4 values, the first in row 1; pass missing=\"drop\""):
+    with raises("the column 'price' has 1 missing value of 4, the first in row 1; pass missing=\"drop\""):
         DataFrameDataset(holed, "price", missing=missing)
     assert DataFrameDataset(holed, "price", missing="drop").arrays[1].tolist() == [[1], [2], [3]]
 
@@ -116,7 +116,7 @@ def test_pandas_own_columns():
     pd = pytest.importorskip("pandas")
     df = pd.DataFrame({"a": pd.array([1, 2, None], dtype="Int64"), "b": pd.Categorical(["x", "y", "x"]),
                        "c": [1.0, 2.0, 3.0]}, index=[7, 8, 9])
-    with raises("the column 'a' has 1 missing of 3 values, the first in row 2"):
+    with raises("the column 'a' has 1 missing value of 3, the first in row 2"):
         DataFrameDataset(df, "c", text="one-hot")
     data = DataFrameDataset(df, "c", text="one-hot", missing="mean")
     assert data.arrays[0].tolist() == [[1, 1, 0], [2, 0, 1], [1.5, 1, 0]]

@@ -1,9 +1,9 @@
 """What kernels are given: one argument of a right call at a time takes another shape, dtype or layout in memory.
 
-Each such call either refuses in a sentence, before a kernel has run, or gives what its definition gives: the textbook
-form, for what a fused kernel computes; the scalar engine, for the operations of tensors; NumPy, for what writes into
-arrays. Compiled kernels check nothing, so all memory lies between guards here: nan around every array shows a number
-read from outside, and guards that have changed a number written there. (Without JIT, NumPy itself refuses.)
+Each such call either raises an error, before a kernel has run, or gives what its definition gives: the reference
+implementation, for what a fused kernel computes; the scalar engine, for the operations of tensors; NumPy, for what
+writes into arrays. Compiled kernels check nothing, so all memory lies between guards here: nan around every array shows
+a number read from outside, and guards that have changed a number written there. (Without JIT, NumPy itself raises.)
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from tinynet.value import Value
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, about the mean of nothing
 GUARD = 300
 OWN = {"dropout": 2, "plain_sgd": 2, "sgd": 3, "adam": 4, "adamw": 4, "rmsprop": 4, "rmsprop_centered": 5}
-REFUSALS = TypeError, ValueError, IndexError
+ERRORS = TypeError, ValueError, IndexError
 
 
 class Memory:
@@ -122,7 +122,7 @@ def run(function, arrays, textbook=False):
         if y.requires_grad:
             y.backward(gradient=normal(*y.shape, dtype=y.dtype)[::-1] if y.ndim else np.asarray(2.0))
     return y.numpy() if not y.requires_grad else y.detach().numpy(), *[x.grad for x in given
-                                                                      if isinstance(x, tinynet.Tensor)]
+                                                                       if isinstance(x, tinynet.Tensor)]
 
 
 def attempt(function, *args):
@@ -143,19 +143,19 @@ def reached_a_kernel(error):
     return False
 
 
-def fault(got, error, expected, refused, may_refuse):
+def fault(got, error, expected, expected_error, may_raise):
     """What is wrong with an answer, or None."""
     if error is not None:
-        if not isinstance(error, REFUSALS):
+        if not isinstance(error, ERRORS):
             return f"raises {type(error).__name__}: {error}"
         if reached_a_kernel(error):
             return f"reached a kernel: {error}"
         if "\n" in str(error) or not re.match(
                 r"[^:]+: |the \w+ is |could not broadcast |(boolean )?index ", str(error)):
             return f"no sentence: {error}"
-        return None if may_refuse else f"refuses: {error}"
-    if refused is not None:
-        return f"gives {got[0].dtype} {got[0].shape}, the definition refuses: {refused}"
+        return None if may_raise else f"raises: {error}"
+    if expected_error is not None:
+        return f"gives {got[0].dtype} {got[0].shape}, the definition raises: {expected_error}"
     for what, a, b in zip(("result", *[f"gradient {i}" for i in range(9)]), got, expected):
         if (a is None) != (b is None):
             return f"{what} is {a}, expected {b}"
@@ -172,12 +172,12 @@ def faults(memory, function, arguments, reference, kinds=(np.float64, np.int64))
     """All that goes wrong when one argument at a time is another."""
     found = []
 
-    def call(what, arrays, may_refuse):
+    def call(what, arrays, may_raise):
         memory.guards.clear()
         given = [memory.copy(a) if isinstance(a, np.ndarray) and a.flags.c_contiguous else a for a in arrays]
         got, error = attempt(run, function, given)
-        expected, refused = attempt(reference, function, given)
-        problem = fault(got, error, expected, refused, may_refuse)
+        expected, expected_error = attempt(reference, function, given)
+        problem = fault(got, error, expected, expected_error, may_raise)
         try:
             memory.check()
         except AssertionError as outside:
@@ -198,7 +198,7 @@ def faults(memory, function, arguments, reference, kinds=(np.float64, np.int64))
     return found
 
 
-# -------------------------------------------------------------------------------------- fused kernels and textbook form
+# --------------------------------------------------------------------------- fused kernels and reference implementation
 
 MASK = np.tril(np.ones((4, 5), bool))
 NOTHING = MASK & [[True], [True], [False], [True]]  # the third query sees nothing
@@ -333,7 +333,7 @@ OPERATIONS = {
     "sum, keepdims": (lambda x: x.sum(1, keepdims=True), normal(2, 3, 4)),
     "reshape": (lambda x: x.reshape(4, 3), normal(3, 4)), "reshape, -1": (lambda x: x.reshape(2, -1), normal(3, 4)),
     "transpose": (lambda x: x.transpose(2, 0, 1), normal(2, 3, 4)), "swapaxes": (lambda x: x.swapaxes(0, 1),
-                                                                              normal(2, 3, 4)),
+                                                                                 normal(2, 3, 4)),
     "T": (lambda x: x.T, normal(2, 3)), "flatten": (lambda x: x.flatten(), normal(2, 3)),
     "squeeze": (lambda x: x.squeeze(1) if isinstance(x, tinynet.Tensor) or x.shape[1] == 1 else x, normal(2, 1, 3)),
     "x[1]": (lambda x: x[1], normal(3, 4)), "x[::-2, 1:]": (lambda x: x[::-2, 1:], normal(4, 4)),
@@ -508,6 +508,6 @@ def test_assignment_to_a_part_is_that_of_numpy(what, memory):
             for x in (start, normal(3, 5), normal(2, 4), normal(4)):
                 given = x, layout(np.asarray(other), memory.copy)
                 got, error = attempt(assigned, *given)
-                expected, refused = attempt(by_numpy, *given)
-                assert not (problem := fault(got, error, expected, refused, refused is not None)), problem
+                expected, expected_error = attempt(by_numpy, *given)
+                assert not (problem := fault(got, error, expected, expected_error, expected_error is not None)), problem
                 memory.check()

@@ -163,7 +163,7 @@ def test_the_reference_example_in_full():
     assert labels == ["3 × 1 = 3", "−2 × 1 = −2", "1 × −6 = −6", "1 × −6 = −6", "1 × 1 = 1", "−6 × 1 = −6"]
 
 
-def test_the_shares_on_the_edges_add_up_to_the_gradient_of_every_node():
+def test_the_contributions_on_the_edges_add_up_to_the_gradient_of_every_node():
     x, w = Value(0.7, label="x"), Value(-1.3, label="w")
     y = (x * w + x).tanh() * x - w ** 2 / x + w
     y.backward()
@@ -172,12 +172,12 @@ def test_the_shares_on_the_edges_add_up_to_the_gradient_of_every_node():
     for i, node in enumerate(order):
         if node.op is None or node.inputs and node is not y:
             arrows = [arrow for arrow in view.arrows if arrow.tail == f"n{i}"]
-            shares = [arrow.label.split("= ")[1] for arrow in arrows]
-            assert len(shares) == sum(used.inputs.count(node) for used in order)
-            assert sum(map(number, shares)) == pytest.approx(node.grad, rel=2e-3)
+            contributions = [arrow.label.split("= ")[1] for arrow in arrows]
+            assert len(contributions) == sum(used.inputs.count(node) for used in order)
+            assert sum(map(number, contributions)) == pytest.approx(node.grad, rel=2e-3)
             for arrow in arrows:
-                local, incoming, share = map(number, re.split(" × | = ", arrow.label.lstrip("①② ")))
-                assert local * incoming == pytest.approx(share, rel=2e-3)
+                local, incoming, contribution = map(number, re.split(" × | = ", arrow.label.lstrip("①② ")))
+                assert local * incoming == pytest.approx(contribution, rel=2e-3)
 
 
 def test_before_backward_only_local_derivatives_are_shown():

@@ -208,11 +208,12 @@ class DataFrameDataset(TensorDataset):
             raise ValueError("DataFrameDataset: there is no column " + ", ".join(map(repr, absent)))
         holes = {column: is_missing(columns[column]) for column in [*self.fill, self.target_column]}
         for column, where in holes.items():
-            target = column == self.target_column
+            target, n = column == self.target_column, where.sum()
             if where.any() and (self.missing == "raise" or target and self.missing == "mean"):
                 hint = 'pass missing="drop"' if target else 'pass missing="mean" or missing="drop"'
-                raise ValueError(f"DataFrameDataset: the column {column!r} has {where.sum()} missing of {len(where)} "
-                                 f"values, the first in row {where.argmax()}; {hint}")
+                raise ValueError(f"DataFrameDataset: the column {column!r} has {n} missing "
+                                 f"value{'' if n == 1 else 's'} of {len(where)}, the first in row {where.argmax()}; "
+                                 + hint)
         rows = ~np.any(list(holes.values()), axis=0) if self.missing == "drop" else slice(None)
         entries = {column: np.asarray(columns[column], dtype=object)[rows] for column in holes}
         X = [part for column in self.fill for part in self.numbers(column, entries[column], holes[column][rows])]
@@ -296,8 +297,8 @@ def rows_of(X, name):
         for column, entries in columns.items():
             if is_text(entries):
                 raise ValueError(f"{name}: the column {column!r} holds text")
-            if is_missing(entries).any():
-                raise ValueError(f"{name}: the column {column!r} has {is_missing(entries).sum()} missing values")
+            if n := is_missing(entries).sum():
+                raise ValueError(f"{name}: the column {column!r} has {n} missing value{'' if n == 1 else 's'}")
         return np.stack([np.asarray(c, dtype=np.float64) for c in columns.values()], axis=1), list(columns)
     rows = X._data if isinstance(X, Tensor) else np.asarray(X)
     if rows.dtype.kind not in "fiub":

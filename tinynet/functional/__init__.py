@@ -1,4 +1,4 @@
-"""The functions of a network, a file a family, each with its reference implementation and its fused kernel.
+"""The functions of a network, one file per family, each with its reference implementation and its fused kernel.
 
 `__all__` is what `tinynet.nn.functional` offers; layers and tests use the rest as well.
 """

@@ -13,7 +13,7 @@ from .dispatch import as_operand, check_floats, detach, fused_by
 
 
 def elementwise(name):
-    """A row of the derivative table as a function of a Value, a Tensor, or an array of Values."""
+    """A rule of the derivative table as a function of a Value, a Tensor, or an array of Values."""
     of_value, of_tensor = getattr(Value, name), getattr(Tensor, name)
     of_values = np.frompyfunc(of_value, 1, 1)
 
@@ -26,7 +26,7 @@ def elementwise(name):
         return of_tensor(x) if isinstance(x, Tensor) else of_values(x)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{name} of every element: a row of the derivative table (value.py)."
+    function.__doc__ = f"{name} of every element: a rule of the derivative table (value.py)."
     return function
 
 

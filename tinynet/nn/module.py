@@ -96,14 +96,14 @@ class Module:
         """Yield (path, module) for this module (path "") and all inside, each once."""
         seen = set()
 
-        def walk(module, path):
+        def visit(module, path):
             if module not in seen:
                 seen.add(module)
                 yield path, module
                 for name, child in module.named_children():
-                    yield from walk(child, f"{path}.{name}" if path else name)
+                    yield from visit(child, f"{path}.{name}" if path else name)
 
-        yield from walk(self, prefix)
+        yield from visit(self, prefix)
 
     def modules(self):
         return [module for _, module in self.named_modules()]

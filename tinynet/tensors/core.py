@@ -40,7 +40,7 @@ class Op:
     that needs none).
 
     One object is made for each call, so what `forward` keeps for `backward` are plain attributes; `needs[i]` says
-    whether input i wants a gradient. An operation that a fused kernel computes points to its reference definition:
+    whether input i wants a gradient. An operation that a fused kernel computes points to its reference implementation:
     `definition` is (function, arguments, options).
     """
 
@@ -66,7 +66,7 @@ class Op:
         enabled = mode.grad_enabled
         if enabled:
             if enabled is ANOMALY:
-                launch(watch, self.name, y.scope, y._data, [x._data for x in inputs])
+                launch(check_finite, self.name, y.scope, y._data, [x._data for x in inputs])
             self.needs, self.made = [*map(needs_of, inputs)], clock.now
             if True in self.needs:
                 y.requires_grad, y.op, y.inputs = True, self, inputs
@@ -152,7 +152,7 @@ def kind(array: np.ndarray) -> str:
     return "nan" if np.isnan(array).any() else "inf"
 
 
-def watch(name: str, scope: Scope | None, y: np.ndarray, inputs: Sequence[np.ndarray]) -> None:
+def check_finite(name: str, scope: Scope | None, y: np.ndarray, inputs: Sequence[np.ndarray]) -> None:
     """See `detect_anomaly`. It is launched as a kernel is, so that replays look too."""
     found = kind(y)
     if found == "finite":
@@ -374,7 +374,7 @@ class Node:
     def _check_vjp(self, g: np.ndarray) -> None:
         """See `detect_anomaly`: `g` is the gradient that this node's operation computes for one of its inputs."""
         name = self.op.name if self.op is not None else ""
-        launch(watch, f"backward of {name}", self.scope, g, [])
+        launch(check_finite, f"backward of {name}", self.scope, g, [])
 
 
 ONE = {dtype: np.ones(1, dtype) for dtype in FLOATS}  # the gradient of a loss for itself; nobody writes into it

@@ -502,7 +502,7 @@ class Tensor(InPlace):
     # --------------------------------------------------------------------------------------------------------- NumPy
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """np.exp(x), np.add(array, x), …: reference definitions are written in NumPy's own names."""
+        """np.exp(x), np.add(array, x), …: reference implementations are written in NumPy's own names."""
         operation = UFUNCS.get(ufunc)
         if method == "__call__" and not options and operation is not None:
             return operation(*inputs)

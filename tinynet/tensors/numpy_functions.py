@@ -1,6 +1,6 @@
 """NumPy's functions on Tensors: np.exp(x), np.where(x > 0, x, 0), np.pad(x, 1), … give Tensors, with gradients.
 
-So a reference definition is one text for both engines: arrays of Values are NumPy's own.
+So a reference implementation is one text for both engines: arrays of Values are NumPy's own.
 """
 
 from __future__ import annotations

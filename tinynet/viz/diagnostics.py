@@ -53,13 +53,15 @@ def diagnose(root, parameters=()):
 
 
 def contributions(root):
-    """Yield (node, i, g, share) in backward order: input i of node, whose upstream gradient is g, receives `share`."""
+    """Yield (node, i, g, contribution) in backward order: input i of node, whose upstream gradient is g, receives
+    `contribution`.
+    """
     for node, g in root.gradients():
         if node.inputs:
             both = (node, *node.inputs) if not isinstance(node, Value) else (node.data, *[x.data for x in node.inputs])
-            for i, share in enumerate(node.op.vjp(g, *both)):
-                if share is not None and node.inputs[i].requires_grad:
-                    yield node, i, g, share
+            for i, contribution in enumerate(node.op.vjp(g, *both)):
+                if contribution is not None and node.inputs[i].requires_grad:
+                    yield node, i, g, contribution
 
 
 # --------------------------------------------------------------------------------------------------- NaN, and gradients
@@ -81,8 +83,8 @@ def origin_of_nan(order, roots, name):
             return [(node, f"Origin of NaN: {node.op.name} produced NaN in {name[node]} from {numbers}; keep its "
                            "operands in range")]
     if len(roots) == 1 and any(has_nan(grad_of(node)) for node in order):
-        for node, i, _, share in contributions(roots[0]):
-            if has_nan(share):
+        for node, i, _, contribution in contributions(roots[0]):
+            if has_nan(contribution):
                 x = node.inputs[i]
                 return [(node, f"Origin of NaN: in the backward pass, {node.op.name} has no derivative with respect "
                                f"to {name[x]} at {extent([data_of(x)], numeral)}; keep it where the operation is "

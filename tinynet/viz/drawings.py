@@ -220,7 +220,7 @@ def looks(box):
 def lines_of(box):
     """The lines of text in a box, each as (left, right, kind): "name" lines, "field" lines and the "badge"."""
     names = shortened(box.name) if box.name else [""]
-    role = "" if box.role == "constant" else box.role  # a constant is told by its dashed frame
+    role = "" if box.role == "constant" else box.role  # a constant is shown by its dashed frame
     head = [(name, role if i == 0 else "", "name") for i, name in enumerate(names) if name or role]
     badge = [("⚠ " + ", ".join(map(str, box.badges)), "", "badge")] if box.badges else []
     return head + [(key, text, "field") for key, text in box.fields] + badge

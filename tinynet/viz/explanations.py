@@ -97,9 +97,9 @@ def d(name):
     return f"d({name})" if " " in name else f"d{name}"
 
 
-# Operand i of `node`, whose upstream gradient is g, receives `share`; it is the operand's contribution number `count`,
-# and those before it sum to `before` (None for the first).
-Contribution = namedtuple("Contribution", "node i g share before count")
+# Operand i of `node`, whose upstream gradient is g, receives `amount`: its contribution number `count`; those before it
+# sum to `before` (None for the first).
+Contribution = namedtuple("Contribution", "node i g amount before count")
 
 
 class Trace:
@@ -111,10 +111,10 @@ class Trace:
         self.uses = Counter(x for node in self.forward for x in node.inputs)
         received = {}
         try:
-            for node, i, g, share in contributions(root):
+            for node, i, g, contribution in contributions(root):
                 before, count = received.get(node.inputs[i], (None, 0))
-                received[node.inputs[i]] = share if before is None else before + share, count + 1
-                self.backward.append(Contribution(node, i, g, share, before, count + 1))
+                received[node.inputs[i]] = contribution if before is None else before + contribution, count + 1
+                self.backward.append(Contribution(node, i, g, contribution, before, count + 1))
         except ValueError as error:  # a derivative is not finite
             self.backward.append(str(error))
         if self.backward:
@@ -145,7 +145,7 @@ class Trace:
         """df/da (2 of 2) = (-6) + df/dv1 * ∂v1/∂a = (-6) + df/dv1 * b = (-6) + 1 * 3 = -3"""
         node, x, g, before = step.node, step.node.inputs[step.i], step.g, step.before
         derivative, numbers = node.op.derivatives[step.i], [*map(data_of, node.inputs), node.data]
-        total = step.share if before is None else before + step.share
+        total = step.amount if before is None else before + step.amount
         formula = written_case(derivative, numbers)
 
         def compute(cut):

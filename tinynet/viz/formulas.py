@@ -59,7 +59,7 @@ def operation(name, texts):
 
 
 def activation_of(op):
-    """The activation that a fused layer ends in, a row of the derivative table; None where there is none."""
+    """The activation that a fused layer ends in, a rule of the derivative table; None where there is none."""
     _, args, options = getattr(op, "definition", None) or (None, (), {})
     return next((x for x in (*args, *options.values()) if isinstance(x, str) and x in RULES), None)
 

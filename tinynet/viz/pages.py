@@ -44,7 +44,7 @@ def escaped(text):
 
 
 def palette():
-    """The colours of the pictures as style sheet variables, for light and for dark."""
+    """The colours of the pictures as style sheet variables of every page, for light and for dark."""
     def colours(side):
         named = {"paper": drawings.PAPER, "ink": drawings.INK, "faint": drawings.FAINT}
         lines = [f"--{name}: {both[side]};" for name, both in named.items()]

@@ -76,7 +76,7 @@ VERBS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "**": "pow
 
 
 class GraphView:
-    """The boxes and arrows of a graph, and what is said beside them.
+    """The boxes and arrows of a graph, and the notes beside them.
 
     A node that the folding puts into a group shares that group's box. An open node is a box, the operation that made it
     is another one, and each operand has its own arrow: a + a has two. Arrows between the same two groups are drawn
@@ -96,7 +96,7 @@ class GraphView:
         grads = [abs(single(grad)) for grad in grads if grad is not None and not is_array(grad)]
         self.largest = max(filter(math.isfinite, grads), default=0.0)
         self.called = {} if self.group else names(order)
-        self.shares = {node: [] for node in order}
+        self.contributions = {node: [] for node in order}
         self.boxes, self.arrows, self.notes = [], [], []
         self.add_arrows(derivatives)
         self.add_boxes()
@@ -150,23 +150,23 @@ class GraphView:
         op, name, local = "op-" + self.home[node], node.op.name, derivatives_of(node) if derivatives else ()
         marks = ["①", "②"] if name in ORDERED and len(node.inputs) == 2 else [""] * len(node.inputs)
         for i, (x, mark) in enumerate(zip(node.inputs, marks)):
-            arrow = Arrow(self.home[x], op, mark, f"operand {i + 1} of {name}: {self.said(x)}")
+            arrow = Arrow(self.home[x], op, mark, f"operand {i + 1} of {name}: {self.described(x)}")
             self.arrows.append(arrow)
             if local and local[i]:
-                derivative, incoming, share = local[i]
-                if share is None:
+                derivative, incoming, contribution = local[i]
+                if contribution is None:
                     text = f"derivative {figure(derivative)}"
                 else:
-                    text = f"{figure(derivative)} × {figure(incoming)} = {figure(share)}"
-                    self.shares[x].append(local[i])
-                    arrow.tone = tone_of(share, self.largest)
+                    text = f"{figure(derivative)} × {figure(incoming)} = {figure(contribution)}"
+                    self.contributions[x].append(local[i])
+                    arrow.tone = tone_of(contribution, self.largest)
                 arrow.label = f"{mark} {text}".strip()
                 arrow.title += f"; {text}"
             elif getattr(data_of(x), "shape", ()):
                 arrow.label = f"{mark} {shape_text(x.shape)}".strip()
-        self.arrows.append(Arrow(op, self.home[node], title=f"{name} gives {self.said(node)}"))
+        self.arrows.append(Arrow(op, self.home[node], title=f"{name} gives {self.described(node)}"))
 
-    def said(self, node):
+    def described(self, node):
         data = data_of(node)
         value = shape_text(data.shape) if is_array(data) else figure(single(data))
         return self.called.get(node) or node.label or value
@@ -218,19 +218,19 @@ class GraphView:
             fields.append(("grad rms", rms([grad])))
         elif node.requires_grad:
             tone = tone_of(single(grad), self.largest)
-            fields += self.sum_fields(single(grad), self.shares[node])
-        said = [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
+            fields += self.sum_fields(single(grad), self.contributions[node])
+        description = [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
         called = f"{role} {name or self.called.get(node, 'number')}".strip()
-        return Box(self.home[node], "number", name, role, fields, tone, ", ".join([called, *said]))
+        return Box(self.home[node], "number", name, role, fields, tone, ", ".join([called, *description]))
 
-    def sum_fields(self, grad, shares):
+    def sum_fields(self, grad, contributions):
         """The gradient as the sum of its contributions: "3·1 + 1·(−6) = −3"."""
-        if len(shares) < 2:
+        if len(contributions) < 2:
             return [("grad", signed(grad))]
-        terms = [f"{figure(local)}·{atom(figure(incoming))}" for local, incoming, _ in shares]
+        terms = [f"{figure(local)}·{atom(figure(incoming))}" for local, incoming, _ in contributions]
         if len(terms) > 4:
-            terms[3:] = [f"… ({len(shares)} terms)"]
-        terms, total = " + ".join(terms), sum(share for *_, share in shares)
+            terms[3:] = [f"… ({len(contributions)} terms)"]
+        terms, total = " + ".join(terms), sum(contribution for *_, contribution in contributions)
         if math.isclose(total, grad, rel_tol=1e-9, abs_tol=1e-300):
             return [("grad", f"{terms} = {signed(grad)}")]
         return [("this pass", f"{terms} = {signed(total)}"), ("grad", signed(grad))]  # an earlier step's are in it
@@ -260,9 +260,9 @@ class GraphView:
             fields.append(("parameters", f"{sum(getattr(data_of(p), 'size', 1) for p in group.parameters):,}"))
             if self.numbers:
                 fields.append(("their grad rms", rms(map(grad_of, group.parameters))))
-        said = [f"{name}, {role}".strip(" ,"), f"{count:,} numbers"]
-        said += [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
-        return Box(group.id, "layer", name, role, fields, tone, ", ".join(said))
+        description = [f"{name}, {role}".strip(" ,"), f"{count:,} numbers"]
+        description += [f"{key} {text}" if text != "–" else "no gradient yet" for key, text in fields]
+        return Box(group.id, "layer", name, role, fields, tone, ", ".join(description))
 
 
 # ------------------------------------------------------------------------------------------------- arrays, and models

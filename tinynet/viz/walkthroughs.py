@@ -50,7 +50,7 @@ def walkthrough(root, title=None, *, depth=None, focus=None):
     order = topological(root)
     name, mistakes, whole = names(order), diagnose(root), depth is None and focus is None
     live = isinstance(root, Value) and whole and len(order) <= MOST
-    view, ids, page, rules, sentences = live_page(root, order, name) if live else told_page(
+    view, ids, page, rules, sentences = live_page(root, order, name) if live else static_page(
         root, order, name, depth, focus)
     if whole and view.notes:
         warnings.warn(view.notes[0], stacklevel=2)
@@ -60,15 +60,15 @@ def walkthrough(root, title=None, *, depth=None, focus=None):
     view.mark(mistakes, most=len(mistakes))
     view.notes = []  # the page shows them above the picture
     for box in dict.fromkeys(view.where.values()):
-        said = "".join(f", mistake {i}: {mistakes[i - 1][1]}" for i in box.badges)
-        page["nodes"][int(ids[box.id])]["mistakes"] = said
+        description = "".join(f", mistake {i}: {mistakes[i - 1][1]}" for i in box.badges)
+        page["nodes"][int(ids[box.id])]["mistakes"] = description
     title = title or f"How {name[root]} gets its gradients"
     lines = "".join(f"<li>⚠ {i}  {escaped(sentence)}</li>" for i, (_, sentence) in enumerate(mistakes, 1))
-    said = (FORWARD, BACKWARD) if view.folded else (explanations.FORWARD, explanations.BACKWARD)
+    forward, backward = (FORWARD, BACKWARD) if view.folded else (explanations.FORWARD, explanations.BACKWARD)
     return Page(title, page_text(
         "walkthrough", title, heading=escaped(title), page=quoted(page), rules=rules_script(rules),
         wide=board(view, ids, "LR"), tall=board(view, ids, "TB"), summary="<br>".join(map(escaped, summary)),
-        forward=said[0], backward=escaped(said[1].format(name[root])),
+        forward=forward, backward=escaped(backward.format(name[root])),
         mistakes=f'<ul class="mistakes" aria-label="Mistakes">{lines}</ul>' if mistakes else "",
         transcript=escaped("\n".join(sentences))))
 
@@ -113,28 +113,28 @@ def live_page(root, order, name):
 # --------------------------------------------------------------------------------- a graph of Tensors, or a folded one
 
 
-def told_page(root, order, name, depth, focus):
+def static_page(root, order, name, depth, focus):
     """The same for a graph of which the page shows what its picture shows, step by step; there is nothing to compute.
 
     A box has its data from step `forward` on and its gradients from step `backward` on. Each step says which boxes and
     edges light up.
     """
     view = graph_view(root, depth=depth, focus=focus, limit=MOST)
-    steps = box_by_box(view) if view.folded or isinstance(root, Value) else node_by_node(root, order, name, view)
+    sentences = box_by_box(view) if view.folded or isinstance(root, Value) else node_by_node(root, order, name, view)
     number = {box.id: i for i, box in enumerate(view.boxes)}
     nodes = [{"name": called(box, view), "role": box.role, "look": box.kind, "tone": box.tone, "mistakes": "",
               "forward": 0, "backward": None, "fields": [[*field, is_gradient(field)] for field in box.fields]}
              for box in view.boxes]
-    told = []
-    for way, box, text in steps:
+    steps = []
+    for direction, box, sentence in sentences:
         lit = [id for id in ("op-" + box.id, box.id) if id in number]
         edges = [i for i, arrow in enumerate(view.arrows)
-                 if (arrow.tail == box.id if way == "backward" else arrow.head in lit)]
-        told.append({"kind": way, "said": text, "edges": edges, "boxes": [number[id] for id in lit]})
+                 if (arrow.tail == box.id if direction == "backward" else arrow.head in lit)]
+        steps.append({"kind": direction, "sentence": sentence, "edges": edges, "boxes": [number[id] for id in lit]})
         for id in lit:
-            nodes[number[id]][way] = len(told)
+            nodes[number[id]][direction] = len(steps)
     ids = {id: str(i) for id, i in number.items()} | {f"edge-{i}": str(i) for i in range(len(view.arrows))}
-    return view, ids, {"live": False, "nodes": nodes, "steps": told}, [], [step["said"] for step in told]
+    return view, ids, {"live": False, "nodes": nodes, "steps": steps}, [], [step["sentence"] for step in steps]
 
 
 def is_gradient(field):
@@ -148,7 +148,7 @@ def called(box, view):
 
 
 def node_by_node(root, order, name, view):
-    """[(way, box, sentence), …] of a graph of Tensors; the boxes get the gradients that the sentences state."""
+    """[(direction, box, sentence), …] of a graph of Tensors; the boxes get the gradients that the sentences state."""
     trace, steps = explanations.ShapeTrace(root, order, name), []
     for node in order:
         box = view.where[node]
@@ -162,22 +162,22 @@ def node_by_node(root, order, name, view):
 
 
 def box_by_box(view):
-    """[(way, box, sentence), …] of a folded graph: each box after those it is made from, and then the backward pass."""
+    """[(direction, box, sentence), …] of a folded graph: each box after its operands, then the backward pass."""
     before = {box.id: {arrow.tail for arrow in view.arrows if arrow.head == box.id} for box in view.boxes}
-    waiting, walk, placed = list(view.boxes), [], set()
+    waiting, order, placed = list(view.boxes), [], set()
     while waiting:  # boxes of one operation wherever it occurs may need each other: then the first one comes first
-        walk.append(next((box for box in waiting if before[box.id] <= placed), waiting[0]))
-        placed.add(walk[-1].id)
-        waiting.remove(walk[-1])
+        order.append(next((box for box in waiting if before[box.id] <= placed), waiting[0]))
+        placed.add(order[-1].id)
+        waiting.remove(order[-1])
     steps = []
-    for way, boxes in (("forward", walk), ("backward", walk[::-1])):
+    for direction, boxes in (("forward", order), ("backward", order[::-1])):
         for box in boxes:
             fields = [f"{key} {text}".strip().replace("their grad", "its parameters' grad") for key, text in box.fields
-                      if is_gradient((key, text)) == (way == "backward") and text != "–"]
-            if box.kind != "op" and fields and (way == "backward" or before[box.id]):
-                name, verb = called(box, view), "gives" if way == "forward" else "receives"
+                      if is_gradient((key, text)) == (direction == "backward") and text != "–"]
+            if box.kind != "op" and fields and (direction == "backward" or before[box.id]):
+                name, verb = called(box, view), "gives" if direction == "forward" else "receives"
                 subject = f"{name} ({box.role})" if box.role else name
-                steps.append((way, box, f"{subject} {verb} {', '.join(fields)}"))
+                steps.append((direction, box, f"{subject} {verb} {', '.join(fields)}"))
     return steps
 
 

@@ -34,7 +34,7 @@ function forward(leaves, forced = -1, value = 0) {
 
 /** The chain rule: the gradient of every node, and each contribution to it, in the order of `explain`. */
 function backward(data) {
-  const grad = nodes.map(() => null), counted = nodes.map(() => 0), shares = [];
+  const grad = nodes.map(() => null), counted = nodes.map(() => 0), contributions = [];
   grad[ROOT] = 1;
   for (let i = ROOT; i >= 0; i--) {
     const { op, inputs } = nodes[i];
@@ -42,13 +42,13 @@ function backward(data) {
     inputs.forEach((j, place) => {
       if (isConstant(j)) return;
       const local = RULES[op].derivatives[place](...operands, data[i]);
-      const share = grad[i] * local, before = grad[j];
-      grad[j] = before === null ? share : before + share;
-      shares.push({ node: i, place, to: j, local, incoming: grad[i], share, before, total: grad[j],
+      const amount = grad[i] * local, before = grad[j];
+      grad[j] = before === null ? amount : before + amount;
+      contributions.push({ node: i, place, to: j, local, incoming: grad[i], amount, before, total: grad[j],
         number: ++counted[j], uses: USES[j] });
     });
   }
-  return { grad, shares };
+  return { grad, contributions };
 }
 
 function evaluate(leaves) {
@@ -107,10 +107,11 @@ const keyed = (values) => Object.fromEntries(values.map((value, i) => ["abcdefgh
 
 /** What a step says, in parts that are equal: ["v1", "a * b", "(-2) * 3", "-6"]. */
 function partsOf(step, state) {
-  if (step.said) return [step.said];
+  if (step.sentence) return [step.sentence];
   if (step.kind === "start") return ["The leaves of the graph; everything else is computed from them."];
   if (step.kind === "seed") return [effect(ROOT), "1"];
-  return step.kind === "forward" ? computed(step.node, state.data) : received(state.shares[step.share], state.data);
+  if (step.kind === "forward") return computed(step.node, state.data);
+  return received(state.contributions[step.contribution], state.data);
 }
 
 function computed(i, data) {
@@ -121,8 +122,8 @@ function computed(i, data) {
     numeral(data[i])];
 }
 
-function received(share, data) {
-  const { node, place, to, incoming, before, total } = share, { op, inputs } = nodes[node];
+function received(contribution, data) {
+  const { node, place, to, incoming, before, total } = contribution, { op, inputs } = nodes[node];
   const operands = inputs.map((j) => data[j]), rule = RULES[op], derivative = rule.derivatives[place];
   const n = digitsFor((cut) => (before === null ? 0 : cut(before)) + cut(incoming) *
     derivative(...operands.map(cut), cut(data[node])), total);
@@ -132,7 +133,7 @@ function received(share, data) {
   const figures = { ...keyed(operands.map((x) => atom(numeral(x, n)))), y: atom(numeral(data[node], n)),
     g: atom(numeral(incoming, n)) };
   const local = `∂${d(nodes[node].name).slice(1)}/∂${d(nodes[to].name).slice(1)}`;
-  return [effect(to) + (share.uses > 1 ? ` (${share.number} of ${share.uses})` : ""),
+  return [effect(to) + (contribution.uses > 1 ? ` (${contribution.number} of ${contribution.uses})` : ""),
     `${soFar}${effect(node)} * ${local}`, soFar + filled(formula, names), soFar + filled(formula, figures),
     numeral(total)];
 }
@@ -144,10 +145,11 @@ function trouble(step, state) {
     if (!Number.isFinite(state.data[step.node]) && operands.every(Number.isFinite)) {
       return `${op} has no finite value at ${operands.map((x) => figure(x)).join(", ")}.`;
     }
-  } else if (step.kind === "share") {
-    const share = state.shares[step.share], operands = nodes[share.node].inputs.map((j) => state.data[j]);
-    if (!Number.isFinite(share.local) && operands.every(Number.isFinite)) {
-      return `${nodes[share.node].op} has no finite derivative at ${operands.map((x) => figure(x)).join(", ")}.`;
+  } else if (step.kind === "contribution") {
+    const contribution = state.contributions[step.contribution];
+    const operands = nodes[contribution.node].inputs.map((j) => state.data[j]);
+    if (!Number.isFinite(contribution.local) && operands.every(Number.isFinite)) {
+      return `${nodes[contribution.node].op} has no finite derivative at ${operands.map((x) => figure(x)).join(", ")}.`;
     }
   }
   return "";
@@ -161,9 +163,9 @@ function stepsOf() {
   const steps = [{ kind: "start" }];
   nodes.forEach((node, i) => node.op !== null && steps.push({ kind: "forward", node: i }));
   steps.push({ kind: "seed", node: ROOT });
-  backward(forward(PAGE.leaves)).shares.forEach((share, i) =>
-    steps.push({ kind: "share", node: share.node, to: share.to, place: share.place, share: i,
-      last: share.number === share.uses }));
+  backward(forward(PAGE.leaves)).contributions.forEach((contribution, i) =>
+    steps.push({ kind: "contribution", contribution: i, node: contribution.node, to: contribution.to,
+      place: contribution.place, last: contribution.number === contribution.uses }));
   return steps;
 }
 
@@ -180,7 +182,9 @@ function known(k) {
   const grads = nodes.map(() => null);
   for (const step of steps.slice(0, k + 1)) {
     if (step.kind === "seed") grads[ROOT] = { total: 1, complete: true };
-    if (step.kind === "share") grads[step.to] = { total: state.shares[step.share].total, complete: step.last };
+    if (step.kind === "contribution") {
+      grads[step.to] = { total: state.contributions[step.contribution].total, complete: step.last };
+    }
   }
   return grads;
 }
@@ -205,7 +209,7 @@ function paint(k) {
   const active = new Set(), lit = new Set();
   if (step.kind === "forward") nodes[step.node].inputs.forEach((j, place) => { active.add(j); lit.add(`${step.node}.${place}`); });
   if (step.kind === "forward") lit.add(`${step.node}.out`);
-  if (step.kind === "share") { lit.add(`${step.node}.${step.place}`); active.add(step.to); }
+  if (step.kind === "contribution") { lit.add(`${step.node}.${step.place}`); active.add(step.to); }
   if (step.node !== undefined) active.add(step.node);
   nodes.forEach((node, i) => {
     const ready = reached[i] <= k, grad = grads[i];
@@ -228,18 +232,22 @@ function paint(k) {
     }
   });
   const shown = new Map();
-  steps.forEach((s, n) => { if (s.kind === "share" && n <= k) shown.set(`${s.node}.${s.place}`, state.shares[s.share]); });
+  for (const s of steps.slice(0, k + 1)) {
+    if (s.kind === "contribution") shown.set(`${s.node}.${s.place}`, state.contributions[s.contribution]);
+  }
   for (const edge of all("[data-edge]")) {
-    const key = edge.dataset.edge, share = shown.get(key);
-    edge.setAttribute("class", `edge ${share ? toneOf(share.share, largest) : "none"}` + (lit.has(key) ? " active" : "") +
-      (lit.has(key) && step.kind !== "forward" ? " back" : "") + (reached[key.split(".")[0]] > k ? " waiting" : ""));
+    const key = edge.dataset.edge, contribution = shown.get(key);
+    edge.setAttribute("class", `edge ${contribution ? toneOf(contribution.amount, largest) : "none"}` +
+      (lit.has(key) ? " active" : "") + (lit.has(key) && step.kind !== "forward" ? " back" : "") +
+      (reached[key.split(".")[0]] > k ? " waiting" : ""));
     const label = edge.querySelector(".product");
-    if (label) label.textContent = share ? `${figure(share.local, 3)} × ${figure(share.incoming, 3)}` : "";
+    if (!label) continue;
+    label.textContent = contribution ? `${figure(contribution.local, 3)} × ${figure(contribution.incoming, 3)}` : "";
   }
 }
 
-/** The same for a page that only tells: each box shows its fields from the step on at which they are known. */
-function paintTold(k) {
+/** The same for a page that computes nothing: each box shows its fields from the step on at which they are known. */
+function paintStatic(k) {
   const step = steps[k];
   nodes.forEach((node, i) => {
     const ready = node.forward <= k, back = node.backward !== null && node.backward <= k;
@@ -249,8 +257,9 @@ function paintTold(k) {
       box.setAttribute("class", `node ${node.look} ${node.role.split(" ")[0]} ${tone}` + (ready ? "" : " waiting") +
         (step.boxes?.includes(i) ? " active" : ""));
       box.querySelectorAll(".value").forEach((value, n) => { value.textContent = texts[n]; });
-      const said = node.fields.map(([key], n) => texts[n] === "?" || texts[n] === "–" ? "" : `${key} ${texts[n]}`.trim());
-      const words = [`${node.role} ${node.name}`.trim(), ready ? "" : "not computed yet", ...said];
+      const description = node.fields.map(([key], n) =>
+        texts[n] === "?" || texts[n] === "–" ? "" : `${key} ${texts[n]}`.trim());
+      const words = [`${node.role} ${node.name}`.trim(), ready ? "" : "not computed yet", ...description];
       if (back || node.look !== "op") box.setAttribute("aria-label", words.filter(Boolean).join(", ") + node.mistakes);
     }
   });
@@ -260,7 +269,7 @@ function paintTold(k) {
   }
 }
 
-/** The sentence of step k, one equality a line, and where on the way it is. */
+/** The sentence of step k, one equality per line, and which step it is. */
 function tell(k) {
   const step = steps[k], parts = partsOf(step, state), back = turn > 0 && k >= turn;
   const count = turn > 0 ? turn : steps.length;
@@ -301,7 +310,7 @@ function show(k) {
   at = Math.max(0, Math.min(steps.length - 1, k));
   guessing = null;
   $("#ask").hidden = true;
-  PAGE.live ? paint(at) : paintTold(at);
+  PAGE.live ? paint(at) : paintStatic(at);
   tell(at);
   const target = String(steps[at].to ?? steps[at].node ?? steps[at].boxes?.at(-1));
   const boxes = all(".sheet .node.active").filter(inSight);
@@ -323,7 +332,7 @@ function next() {
   if (guessing !== null) return show(guessing); // shown without an answer
   const step = steps[at + 1];
   if (!step) return;
-  if ($("#guess")?.checked && step.kind === "share" && step.last) {
+  if ($("#guess")?.checked && step.kind === "contribution" && step.last) {
     show(at);
     guessing = at + 1;
     $("#question").textContent = `What is the sign of ${effect(step.to)}?`;
@@ -338,12 +347,13 @@ function next() {
 
 function answer(sign) {
   if (guessing === null) return;
-  const k = guessing, truth = signOf(state.shares[steps[k].share].total), right = sign === truth;
+  const k = guessing, truth = signOf(state.contributions[steps[k].contribution].total), right = sign === truth;
   score = [score[0] + right, score[1] + 1];
-  const said = truth === "zero" ? "zero: increasing it changes nothing" : `${truth}: increasing it makes ${nodes[ROOT].name} ` +
+  const description = truth === "zero" ? "zero: increasing it changes nothing" :
+    `${truth}: increasing it makes ${nodes[ROOT].name} ` +
     (truth === "positive" ? "larger" : "smaller");
   show(k);
-  $("#verdict").textContent = `${right ? "✓ Right" : "✗ Wrong"}, it is ${said}. ${score[0]} of ${score[1]} right.`;
+  $("#verdict").textContent = `${right ? "✓ Right" : "✗ Wrong"}, it is ${description}. ${score[0]} of ${score[1]} right.`;
   $("#verdict").className = right ? "verdict right" : "verdict wrong";
   $("#ask").hidden = false;
   $("#live").textContent = `${$("#verdict").textContent} ${$("#live").textContent}`;

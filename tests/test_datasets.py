@@ -14,6 +14,7 @@ from tinynet import datasets
 
 # ---------------------------------------------------------------------------------------------- problems in the plane
 
+
 @pytest.mark.parametrize("make, classes", [(datasets.xor, 2), (datasets.moons, 2), (datasets.circles, 2),
                                            (datasets.spiral, 3)])
 @pytest.mark.parametrize("n", [0, 1, 7, 300])

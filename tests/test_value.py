@@ -289,6 +289,7 @@ def test_random_expressions_against_pytorch(numbers, steps):
     ours = [Value(x) for x in numbers]
     theirs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in numbers]
     squash = 1.0  # b² + 1 keeps divisions away from zero
+
     def through(f):
         return lambda name, a: f(name, a.tanh() if name == "exp" else a)
     y = build(ours, {**OPERATORS, "/": lambda a, b: a / (b * b + squash), "*": lambda a, b: a.tanh() * b},

@@ -21,6 +21,7 @@ from .errors import check_bool, check_int, check_number, check_path, describe
 
 # ---------------------------------------------------------------------------------------------- problems in the plane
 
+
 def xor(n=4, noise=0.0, seed=0):
     """The corners of the unit square, and whether the two coordinates differ: no single perceptron can learn it.
 

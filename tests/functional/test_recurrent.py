@@ -220,7 +220,7 @@ def test_captured_steps_equal_eager_ones(kind):
 
         run, data = capture(step) if captured else step, np.random.default_rng(3)
         return [[x.detach().numpy().copy() for x in run(Tensor(data.normal(size=(4, 5, 3)).astype(np.float32)),
-                                            Tensor(data.integers(0, 2, 4)))] for _ in range(12)]
+                                                        Tensor(data.integers(0, 2, 4)))] for _ in range(12)]
 
     eager, replayed = train(False), train(True)
     assert all(np.array_equal(a, b) for x, y in zip(eager, replayed) for a, b in zip(x, y))

@@ -61,12 +61,12 @@ def test_attention_of_nothing():
     assert not out[0, 0, 1].any() and out[0, 0, ::2].all()
     dq, dk, dv = (np.full_like(q, np.nan) for _ in range(3))
     launch(attention.attention_backward, dq, dk, dv, q, out, lse, q, k, v, np.broadcast_to(mask, (1, 1, 3, 3)), False,
-        1.0)
+           1.0)
     assert not dq[0, 0, 1].any() and np.isfinite(dk).all() and np.isfinite(dv).all()
     for shape in ((0, 3, 4, 5), (2, 3, 0, 5)):
         q = np.empty(shape, np.float32)
         nothing = np.empty((0,) * 4, np.float32)
         launch(attention.attention, q.copy(), np.empty(shape[:3], np.float32), q, q, q, nothing, True,
-            1.0)
+               1.0)
         launch(attention.attention_backward, q.copy(), q.copy(), q.copy(), q, q, np.empty(shape[:3], np.float32), q, q,
-            q, np.empty((0,) * 4, np.float32), True, 1.0)
+               q, np.empty((0,) * 4, np.float32), True, 1.0)

@@ -49,7 +49,7 @@ def test_an_optimizer_walks_as_in_pytorch(name):
         twin.grad = torch.sin(twin.detach()) + 0.1 * twin.detach()
         optimizer.step()
         launch(getattr(optimizers, name.split()[0]), p, g, *state,
-            np.array(getattr(updates, f"{terms}_terms")(t, **settings)))
+               np.array(getattr(updates, f"{terms}_terms")(t, **settings)))
     assert np.allclose(p, twin.detach().numpy(), rtol=1e-9, atol=1e-9)
 
 

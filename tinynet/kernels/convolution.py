@@ -327,7 +327,7 @@ def max_pool2d_backward(dx, g, where, chunks):
     channels = dx.shape[0] * dx.shape[1]
     windows = g.shape[2] * g.shape[3]
     back, gradients, positions = (dx.reshape(channels, dx.shape[2] * dx.shape[3]), g.reshape(channels, windows),
-                            where.reshape(channels, windows))
+                                  where.reshape(channels, windows))
     for chunk in prange(chunks):
         lo, hi = chunk_bounds(channels, chunk, chunks)
         for m in range(lo, hi):
@@ -386,4 +386,4 @@ def avg_pool2d_backward(dx, g, kh, kw, stride_h, stride_w, pad_h, pad_w, chunks)
                     for j in range(kw):
                         first, last = inside(j - pad_w, stride_w, w, g.shape[3])
                         scatter_to_all(dx[n, c, i], g[n, c, r], j - pad_w, stride_w, first, last,
-                                   dx.dtype.type(1 / (kh * kw)))
+                                       dx.dtype.type(1 / (kh * kw)))

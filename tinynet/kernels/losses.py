@@ -52,7 +52,7 @@ def cross_entropy(loss, p, logits, targets, ignored, mean, chunks):
         for chunk in prange(chunks):
             lo, hi = chunk_bounds(rows, chunk, chunks)
             sums[chunk] = cross_entropy_rows(loss[lo:hi] if each else loss[0:0], p[lo:hi], logits[lo:hi],
-                                            targets[lo:hi], ignored)
+                                             targets[lo:hi], ignored)
     if not each and loss.size:
         loss[0] = sums.sum() * weight(targets, ignored, mean)
 

@@ -52,7 +52,7 @@ class Op:
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self.node(self.forward(*map(data_of, inputs)), inputs)
 
-    def node(self, data: np.ndarray, inputs: Sequence[Tensor]) -> Tensor:
+    def node(self, data: np.ndarray, inputs: tuple[Tensor, ...]) -> Tensor:
         """The result as a Tensor, which records its operation and inputs where one of them requires a gradient."""
         y = new(self.tensor)
         y._data = data

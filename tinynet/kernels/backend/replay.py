@@ -67,7 +67,7 @@ def machine_code(group):
         results = [builder.bitcast(scratch, t) for t in kind.args[:2]]
         status = builder.call(builder.inttoptr(ir.Constant(i64, address), kind.as_pointer()), [
             *results, *(ir.Constant(i64, n).inttoptr(t) if isinstance(t, ir.PointerType) else ir.Constant(t, n)
-                       for t, n in zip(kind.args[2:], numbers))])
+                        for t, n in zip(kind.args[2:], numbers))])
         failed = builder.and_(builder.icmp_signed("!=", status, i32(OK)), builder.icmp_signed("!=", status, i32(NONE)))
         with builder.if_then(failed, likely=False):
             builder.ret(i32(i))

@@ -145,7 +145,6 @@ class Writer:
         else:
             self.call(f"llvm.masked.store.{self.suffix()}.p0", ir.VoidType(), [x, address, i32(self.size), mask])
 
-
     def row_start(self, i, step, row, last):
         row = self.builder.select(self.builder.icmp_signed("<", i64(row), last), i64(row), last)
         return self.builder.add(i, self.builder.mul(row, step))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Rule:
-    """A row of the derivative table: the name of an operation, its value, and its local derivatives, one per operand.
+    """A rule of the derivative table: the name of an operation, its value, and its local derivatives, one per operand.
 
     `value(a)` or `value(a, b)` computes y; each derivative takes the operands and y, and returns ∂y/∂a or ∂y/∂b.
     Both are plain functions of floats. The derivatives also work on Values, which gives second derivatives, and Numba

@@ -92,7 +92,7 @@ def fused_softmax(x, dim=-1):
     return y, lambda g, needs: [by_rows(kernels.normalization.softmax_backward, dim, g, y)]
 
 
-@fused_by(fused_softmax)
+@fused_by(fused_softmax, reads=["y"])
 def softmax(x, dim=-1):
     """softmax(x)ᵢ = exp(xᵢ) / Σⱼ exp(xⱼ) along `dim` (Bridle, 1990); shifted by the maximum, so that none overflows.
 
@@ -113,7 +113,7 @@ def fused_log_softmax(x, dim=-1):
     return y, lambda g, needs: [by_rows(kernels.normalization.log_softmax_backward, dim, g, y)]
 
 
-@fused_by(fused_log_softmax)
+@fused_by(fused_log_softmax, reads=["y"])
 def log_softmax(x, dim=-1):
     """log softmax(x)ᵢ = xᵢ - log Σⱼ exp(xⱼ) along `dim`."""
     x = as_operand(x)

@@ -62,7 +62,7 @@ def fused_conv2d(x, weight, bias, stride, padding):
     return y, vjps
 
 
-@fused_by(fused_conv2d)
+@fused_by(fused_conv2d, reads=[0, 1])
 def convolve(x, weight, bias, stride, padding):
     columns = unfold(x, weight.shape[2:], stride, padding).transpose(0, 2, 3, 1, 4, 5)
     columns = columns.reshape(*columns.shape[:3], math.prod(weight.shape[1:]))
@@ -110,7 +110,7 @@ def fused_max_pool2d(x, kernel, stride, padding):
     return y, lambda g, needs: compute(kernels.convolution.max_pool2d_backward, [x], contiguous(g), argmax)
 
 
-@fused_by(fused_max_pool2d)
+@fused_by(fused_max_pool2d, reads=[])
 def window_max(x, kernel, stride, padding):
     y = unfold(x, kernel, stride, padding, -math.inf)
     y = y.reshape(*y.shape[:4], math.prod(kernel))
@@ -136,7 +136,7 @@ def fused_avg_pool2d(x, kernel, stride, padding):
     return y, lambda g, needs: compute(kernels.convolution.avg_pool2d_backward, [x], contiguous(g), *settings)
 
 
-@fused_by(fused_avg_pool2d)
+@fused_by(fused_avg_pool2d, reads=[])
 def window_mean(x, kernel, stride, padding):
     return unfold(x, kernel, stride, padding).mean((-2, -1))
 

@@ -59,7 +59,7 @@ def fused_linear(x, weight, bias=None, activation=None):
     return y, vjps
 
 
-@fused_by(fused_linear)
+@fused_by(fused_linear, reads=[0, 1, "y"])
 def linear(x, weight, bias=None, activation=None):
     """act(x Wᵀ + b): x (…, in), weight (out, in), bias (out), result (…, out).
 
@@ -81,7 +81,7 @@ def fused_embedding(weight, indices):
     return y, lambda g, needs: compute(kernels.dense.embedding_backward, [weight], by_rows(contiguous(g)), i)
 
 
-@fused_by(fused_embedding)
+@fused_by(fused_embedding, reads=[])
 def take_rows(weight, indices):
     return weight[indices]
 
@@ -132,7 +132,7 @@ def fused_dropout(x, p):
     return masked(x), lambda g, needs: [masked(g)]
 
 
-@fused_by(fused_dropout)
+@fused_by(fused_dropout, reads=[])
 def drop(x, p):
     kept = Generator.stream.random(x.shape, dtype=np.float32) >= p
     return x * as_constant(kept / (1.0 - p), x)

@@ -26,19 +26,23 @@ class Fused(Op):
     def backward(self, g, y, *_):
         return self.vjps(g, self.needs)
 
+    def saved(self, y, xs):
+        return (y, *xs) if self.reads is None else [y if i == "y" else xs[i] for i in self.reads]
 
-def fused_by(fused):
+
+def fused_by(fused, reads=None):
     """Compute a reference implementation by `fused` where its first argument is a Tensor.
 
     `fused_name` has the same parameters, but is given arrays for Tensors, which come first. It returns (y, vjps): the
     result, and the function `vjps(g, needs)` that returns the gradient of each Tensor, or None where `needs` says that
-    nobody asks for it. The operation in the graph is called `name`.
+    nobody asks for it. The operation in the graph is called `name`. `reads` lists which Tensors `vjps` reads, by their
+    indices, and "y" for the result; by default all. After a change of one of these in place, `backward()` raises.
     """
     name = fused.__name__.removeprefix("fused_")
 
     def decorate(reference):
         signature = inspect.signature(reference)
-        operation = type(fused.__name__, (Fused,), {"name": name})
+        operation = type(fused.__name__, (Fused,), {"name": name, "reads": reads})
         FUSED[name] = fused, reference
 
         @functools.wraps(reference)

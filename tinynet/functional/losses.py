@@ -93,7 +93,7 @@ def fused_cross_entropy(logits, target, reduction, ignore_index):
                                        probabilities, target, ignore_index, mean)
 
 
-@fused_by(fused_cross_entropy)
+@fused_by(fused_cross_entropy, reads=[])
 def softmax_nll(logits, target, reduction, ignore_index):
     return nll("cross_entropy", log_softmax(logits, 1), target, reduction, ignore_index)
 

@@ -7,7 +7,7 @@ import numpy as np
 from .. import kernels
 from ..errors import check_int, check_number, describe
 from ..kernels import launch
-from ..tensors import Tensor, cast, contiguous
+from ..tensors import Tensor, cast, contiguous, copied
 from .dispatch import as_constant, as_numpy, as_operand, check_floats, compute, detach, fused_by
 
 
@@ -39,7 +39,7 @@ def fused_layer_norm(x, weight, bias, eps):
     return y.reshape(x.shape), vjps
 
 
-@fused_by(fused_layer_norm)
+@fused_by(fused_layer_norm, reads=[0, 1])
 def normalize(x, weight, bias, eps):
     d = x - x.mean(-1, keepdims=True)
     return d / np.sqrt((d * d).mean(-1, keepdims=True) + eps) * weight + bias
@@ -85,7 +85,7 @@ def fused_batch_norm(x, weight, bias, statistics, constant, eps):
     return y.reshape(x.shape), vjps
 
 
-@fused_by(fused_batch_norm)
+@fused_by(fused_batch_norm, reads=[0, 1])
 def normalize_channels(x, weight, bias, statistics, constant, eps):
     mean, variance = (by_channel(s, x) for s in statistics) if constant else channel_statistics(x)
     return (x - mean) / np.sqrt(variance + eps) * by_channel(weight, x) + by_channel(bias, x)
@@ -159,5 +159,5 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     elif running_mean is None or running_var is None:
         raise ValueError(f"{name}: running_mean and running_var are needed outside training")
     else:
-        statistics = [contiguous(cast(m, x.dtype)) if isinstance(x, Tensor) else m for m in running]
+        statistics = [copied(cast(m, x.dtype)) if isinstance(x, Tensor) else m for m in running]
     return normalize_channels(x, weight, bias, statistics, not training, eps)

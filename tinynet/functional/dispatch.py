@@ -23,6 +23,10 @@ FUSED = {}  # {name of an operation: (fused form, reference implementation)}
 class Fused(Op):
     """A function computed by its fused form. A drawing opens `definition`, (reference, arguments, {})."""
 
+    def forward(self, *arrays):
+        y, self.vjps = self.fused(*arrays, *self.options)
+        return y
+
     def backward(self, g, y, *_):
         return self.vjps(g, self.needs)
 
@@ -42,7 +46,8 @@ def fused_by(fused, reads=None):
 
     def decorate(reference):
         signature = inspect.signature(reference)
-        operation = type(fused.__name__, (Fused,), {"name": name, "reads": reads})
+        operation = type(fused.__name__, (Fused,), {
+            "name": name, "fused": staticmethod(fused), "reads": reads})
         FUSED[name] = fused, reference
 
         @functools.wraps(reference)
@@ -58,9 +63,8 @@ def fused_by(fused, reads=None):
             if tensors[-1] is not args[n - 1]:
                 raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, args[:n]))}")
             op = operation()
-            op.definition = reference, args, {}
-            y, op.vjps = fused(*[x._data for x in tensors], *args[n:])
-            return op.node(y, tuple(tensors))
+            op.definition, op.options = (reference, args, {}), args[n:]
+            return op(*tensors)
 
         return function
 

@@ -50,12 +50,8 @@ class Op:
     tensor: type[Tensor]  # the class of results, which methods.py sets where it is complete
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        return self.node(self.forward(*map(data_of, inputs)), inputs)
-
-    def node(self, data: np.ndarray, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The result as a Tensor, which records its operation and inputs where one of them requires a gradient."""
         y = new(self.tensor)
-        y._data = data
+        y._data = self.forward(*map(data_of, inputs))
         y._grad = None
         y._version = None
         y.label = ""

@@ -46,7 +46,7 @@ showing: .venv/test
 dist: .venv/dist
 	rm -rf dist build/alone
 	$(BIN)/python -m build --outdir dist >/dev/null
-	mkdir -p build/alone && cp -r README.md setup.cfg tests build/alone
+	mkdir -p build/alone && cp -r README.md CONTRIBUTING.md setup.cfg docs tests build/alone
 	for package in dist/*.whl dist/*.tar.gz; do \
 	    $(PYTHON) -m venv --clear build/clean && \
 	    build/clean/bin/python -m pip install --quiet --disable-pip-version-check $$package pytest hypothesis && \

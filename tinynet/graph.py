@@ -47,7 +47,13 @@ class Mode(threading.local):
     reference: bool = False  # tensors run the reference implementations, not the fused kernels (see `textbook`)
 
 
-mode = Mode()
+class Structure:
+    """How many changes there were that a captured step cannot see: attributes of layers, `requires_grad`, settings."""
+
+    changes = 0
+
+
+mode, structure = Mode(), Structure()
 ANOMALY = "anomaly"
 
 

@@ -58,13 +58,15 @@ def fused_by(fused, reads=None):
                 args = bound.args
             if mode.reference or not isinstance(args[0], Tensor):
                 return reference(*args)
-            tensors = [x for x in args if isinstance(x, Tensor)]
-            n = len(tensors)
-            if tensors[-1] is not args[n - 1]:
-                raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, args[:n]))}")
+            arrays = [x._data for x in args if isinstance(x, Tensor)]
+            n = len(arrays)
+            tensors = args[:n]
+            if arrays[-1] is not getattr(tensors[-1], "_data", None):
+                raise TypeError(f"{name}: expected Tensors, got {', '.join(map(describe, tensors))}")
             op = operation()
             op.definition, op.options = (reference, args, {}), args[n:]
-            return op(*tensors)
+            y, op.vjps = fused(*arrays, *op.options)  # as op.forward does, without another call
+            return op.node(y, tensors)
 
         return function
 

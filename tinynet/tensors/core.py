@@ -50,19 +50,23 @@ class Op:
     tensor: type[Tensor]  # the class of results, which methods.py sets where it is complete
 
     def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.node(self.forward(*map(data_of, inputs)), inputs)
+
+    def node(self, data: np.ndarray, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The node of the graph that holds data, which this operation computed from the inputs."""
         y = new(self.tensor)
-        y._data = self.forward(*map(data_of, inputs))
+        y._data = data
         y._grad = None
         y._version = None
         y.label = ""
         y.scope = mode.scope
         y.retains = False
-        if self.is_view and owner(y._data) is owner(inputs[0]._data):
+        if self.is_view and owner(data) is owner(inputs[0]._data):
             y._version = version_of(inputs[0])
         enabled = mode.grad_enabled
         if enabled:
             if enabled is ANOMALY:
-                launch(check_finite, self.name, y.scope, y._data, [x._data for x in inputs])
+                launch(check_finite, self.name, y.scope, data, [x._data for x in inputs])
             self.needs, self.made = [*map(needs_of, inputs)], clock.now
             if True in self.needs:
                 y.requires_grad, y.op, y.inputs = True, self, inputs
